@@ -1,0 +1,8 @@
+//! Ringkeeper: a load balancer that keeps its replicas alive.
+//!
+//! Modules stand on floors; each imports from lower floors only. `docs/architecture.md` draws them.
+
+pub mod policy;
+pub mod pool;
+pub mod replica;
+pub mod ring;

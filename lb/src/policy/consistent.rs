@@ -1,0 +1,164 @@
+//! The consistent hash ring as a policy, with bounded loads.
+//!
+//! The ring holds every member, ready or not, and unready ones are skipped by walking on: a replica that flaps moves its
+//! own keys and no others. With bounded loads a replica whose requests in flight would exceed
+//! `ceil(c × (in flight + 1) / ready replicas)` passes the request on clockwise (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
+//! "Consistent Hashing with Bounded Loads", arXiv 1608.01350).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{PickCx, Picker, Policy};
+use crate::replica::Replica;
+use crate::ring::{Ring, RingConfig, RingTable};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Consistent {
+    bound: Option<f64>,
+    /// The ring's layout depends on its history, so the history is kept here.
+    ring: Mutex<Ring>,
+}
+
+impl Consistent {
+    /// An empty ring; `bound` is the factor of bounded loads.
+    pub fn new(ring: RingConfig, bound: Option<f64>) -> Self {
+        Self { bound, ring: Mutex::new(Ring::new(ring)) }
+    }
+}
+
+impl Policy for Consistent {
+    fn build(&self, members: Arc<[Arc<Replica>]>) -> Arc<dyn Picker> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let index: BTreeMap<u32, u32> = members.iter().zip(0..).map(|(member, at)| (member.id.0, at)).collect();
+        let mut placed: Vec<u32> = ring.occupied().map(|(_, id)| id).collect();
+        placed.sort_unstable();
+        placed.dedup();
+        for gone in placed.iter().filter(|id| !index.contains_key(id)) {
+            ring.remove(*gone);
+        }
+        for new in index.keys().filter(|id| placed.binary_search(id).is_err()) {
+            // The fleet never holds more replicas than the ring's capacity.
+            let fits = ring.insert(*new);
+            debug_assert!(fits.is_ok(), "replica {new} does not fit on the ring");
+        }
+        let table = ring.freeze(|id| index[&id]);
+        Arc::new(RingPicker { bound: self.bound, table, members })
+    }
+}
+
+struct RingPicker {
+    bound: Option<f64>,
+    table: RingTable,
+    members: Arc<[Arc<Replica>]>,
+}
+
+impl Picker for RingPicker {
+    #[inline]
+    fn pick(&self, cx: &PickCx<'_>) -> Option<Arc<Replica>> {
+        let mut limit = None;
+        let mut full = None;
+        for at in self.table.walk(cx.key) {
+            let replica = &self.members[at as usize];
+            if !replica.is_ready() || cx.tried.contains(&replica.generation) {
+                continue;
+            }
+            let Some(bound) = self.bound else { return Some(Arc::clone(replica)) };
+            let limit = *limit.get_or_insert_with(|| {
+                let load = replica.pool_load();
+                limit_of(bound, load.in_flight(), load.ready())
+            });
+            if replica.in_flight() < limit {
+                return Some(Arc::clone(replica));
+            }
+            full.get_or_insert(replica);
+        }
+        // All are full only if counts changed during the walk, or if the others were tried: better the first than none.
+        full.map(Arc::clone)
+    }
+}
+
+/// The most requests one replica may hold while the pool holds `in_flight` and one more arrives.
+fn limit_of(bound: f64, in_flight: u32, ready: u32) -> u32 {
+    (bound * f64::from(in_flight + 1) / f64::from(ready.max(1))).ceil() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::contract::members;
+    use crate::ring::{REQUEST_IDS, RingHash};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn the_limit_is_the_contracts() {
+        // ceil(1.25 × (in-flight + 1) / ready)
+        assert_eq!(limit_of(1.25, 0, 3), 1);
+        assert_eq!(limit_of(1.25, 4, 3), 3);
+        assert_eq!(limit_of(1.25, 99, 3), 42);
+        assert_eq!(limit_of(1.25, 0, 0), 2);
+    }
+
+    /// Serves 10,000 requests with 100 in flight at any time, and gives max/mean of what each replica got.
+    fn spread(bound: Option<f64>) -> f64 {
+        let members = members(3);
+        let picker = Consistent::new(RingConfig::default(), bound).build(Arc::clone(&members));
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut in_flight: Vec<Arc<Replica>> = Vec::new();
+        let mut counts = [0_u32; 3];
+        for _ in 0..10_000 {
+            if in_flight.len() == 100 {
+                in_flight.swap_remove(rng.random_range(0..100)).leave();
+            }
+            let replica = picker.pick(&PickCx { key: rng.random_range(REQUEST_IDS), tried: &[] }).unwrap();
+            assert!(replica.enter());
+            counts[replica.id.0 as usize - 1] += 1;
+            in_flight.push(replica);
+        }
+        f64::from(*counts.iter().max().unwrap()) * 3.0 / 10_000.0
+    }
+
+    #[test]
+    fn bounded_loads_even_out_the_assignments_ring() {
+        // The bare ring gives one replica 84.4 % of the keys. A bound of c lets no replica hold more than c times its part
+        // of the 100 in flight, so what it gets stays near c as well.
+        assert!((2.45..2.60).contains(&spread(None)), "{}", spread(None));
+        assert!(spread(Some(1.25)) <= 1.30, "{}", spread(Some(1.25)));
+        assert!(spread(Some(1.1)) <= 1.15, "{}", spread(Some(1.1)));
+    }
+
+    #[test]
+    fn a_full_replica_passes_on_and_the_last_one_takes_it_all_the_same() {
+        let members = members(3);
+        let picker = Consistent::new(RingConfig::default(), Some(1.25)).build(Arc::clone(&members));
+        let key = 132_574;
+        let first = picker.pick(&PickCx { key, tried: &[] }).unwrap();
+        assert!(first.enter());
+        // One in flight: ceil(1.25 × 2 / 3) = 1, so the first is full now.
+        let second = picker.pick(&PickCx { key, tried: &[] }).unwrap();
+        assert_ne!(second.id, first.id);
+        // Both others tried: the full one is better than none.
+        let tried: Vec<_> =
+            members.iter().filter(|member| member.id != first.id).map(|member| member.generation).collect();
+        assert_eq!(picker.pick(&PickCx { key, tried: &tried }).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn membership_changes_keep_the_survivors_keys() {
+        let config = RingConfig { hash: RingHash::Xxh3, ..RingConfig::default() };
+        let policy = Consistent::new(config, None);
+        let four = members(4);
+        let before = policy.build(Arc::clone(&four));
+        let three: Arc<[_]> = four.iter().filter(|member| member.id.0 != 2).cloned().collect();
+        let without = policy.build(three);
+        let after = policy.build(four);
+        for key in 0..5_000 {
+            let cx = PickCx { key, tried: &[] };
+            let owner = before.pick(&cx).unwrap().id;
+            if owner.0 != 2 {
+                assert_eq!(without.pick(&cx).unwrap().id, owner);
+            }
+            assert_eq!(after.pick(&cx).unwrap().id, owner, "ring number 2 returns to its slots");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The published members of the fleet, and leases on them.
+//!
+//! [`Pool`] is the supervisor's side: it publishes [`Snapshot`]s, one atomic swap each. [`PoolReader`] is the data path's:
+//! it takes leases from the current snapshot and reports replicas that could not be reached. The data path can't start or
+//! stop anything, and takes no lock that the control side holds.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::policy::{PickCx, Picker, Policy};
+use crate::replica::{Generation, PoolLoad, Replica};
+
+/// Suspicions that may wait for the supervisor. One that finds no room is dropped: the replica is out of rotation already,
+/// and its next regular probe brings it back or fails it.
+const SUSPICIONS: usize = 256;
+
+/// An immutable membership with its picker.
+pub struct Snapshot {
+    /// Counts publications.
+    pub epoch: u64,
+    /// The members, ready or not.
+    pub members: Arc<[Arc<Replica>]>,
+    picker: Arc<dyn Picker>,
+}
+
+/// The supervisor's side of the pool.
+pub struct Pool {
+    policy: Arc<dyn Policy>,
+    load: Arc<PoolLoad>,
+    reader: PoolReader,
+    changes: watch::Sender<u64>,
+}
+
+/// The data path's side of the pool; cheap to clone.
+#[derive(Clone)]
+pub struct PoolReader {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    suspicions: mpsc::Sender<Generation>,
+    changes: watch::Receiver<u64>,
+}
+
+/// A new, empty pool: the side that writes, the side that reads, and the generations that the data path suspects.
+pub fn pool(policy: Arc<dyn Policy>) -> (Pool, PoolReader, mpsc::Receiver<Generation>) {
+    let members: Arc<[Arc<Replica>]> = Arc::new([]);
+    let picker = policy.build(Arc::clone(&members));
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot { epoch: 0, members, picker }));
+    let (suspicions, suspected) = mpsc::channel(SUSPICIONS);
+    let (changes, changed) = watch::channel(0);
+    let reader = PoolReader { snapshot, suspicions, changes: changed };
+    (Pool { policy, load: Arc::default(), reader: reader.clone(), changes }, reader, suspected)
+}
+
+impl Pool {
+    /// Load cell that new replicas share.
+    pub fn load(&self) -> Arc<PoolLoad> {
+        Arc::clone(&self.load)
+    }
+
+    /// Makes `members` the membership.
+    pub fn publish(&self, members: Arc<[Arc<Replica>]>) {
+        let picker = self.policy.build(Arc::clone(&members));
+        let epoch = self.reader.snapshot.load().epoch + 1;
+        self.reader.snapshot.store(Arc::new(Snapshot { epoch, members, picker }));
+        self.announce();
+    }
+
+    /// Wakes those who wait for a change: after a publication, or when a member was found lost.
+    pub fn announce(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl PoolReader {
+    /// The current membership.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// A lease on a ready replica that was not tried; `None` if there is none.
+    #[inline]
+    pub fn acquire(&self, cx: &PickCx<'_>) -> Option<Lease> {
+        loop {
+            let replica = self.snapshot.load().picker.pick(cx)?;
+            if let Some(lease) = Lease::on(replica) {
+                return Some(lease);
+            }
+            // It began to leave between the look and the lease; it is not ready any more, so the next pick is another.
+        }
+    }
+
+    /// Takes a replica that refused a connection out of rotation and has it probed at once.
+    pub fn suspect(&self, replica: &Replica) {
+        if replica.suspect() {
+            let _ = self.suspicions.try_send(replica.generation);
+        }
+    }
+
+    /// Has a replica probed at once, without a verdict on it yet.
+    pub fn doubt(&self, replica: &Replica) {
+        let _ = self.suspicions.try_send(replica.generation);
+    }
+
+    /// Waits until something was announced since this reader last waited. Pends for ever once the pool is gone.
+    pub async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// One replica held for one request. It counts as load until dropped, so it rides the response's body.
+#[derive(Debug)]
+pub struct Lease {
+    replica: Arc<Replica>,
+}
+
+impl Lease {
+    /// A further lease on `replica`, `None` if it is leaving.
+    #[inline]
+    fn on(replica: Arc<Replica>) -> Option<Self> {
+        replica.enter().then_some(Self { replica })
+    }
+
+    /// The replica held.
+    #[inline]
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// Counts a response.
+    pub fn served(&self) {
+        self.replica.count_served();
+    }
+
+    /// Counts a failed try.
+    pub fn failed(&self) {
+        self.replica.count_failed();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.replica.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{PolicyConfig, PolicyKind};
+    use crate::replica::{Health, Hostname, ReplicaId, ReplicaSpec};
+    use crate::ring::RingConfig;
+
+    fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Generation>, Arc<[Arc<Replica>]>) {
+        let config = PolicyConfig { kind: PolicyKind::Consistent, ring: RingConfig::default(), bound: Some(1.25) };
+        let (pool, reader, suspected) = pool(config.policy());
+        let members: Arc<[_]> = (1..=n)
+            .map(|id| {
+                let hostname = Hostname::new(&format!("S{id}")).unwrap();
+                let spec = ReplicaSpec { id: ReplicaId(id), generation: Generation(u64::from(id)), hostname };
+                let replica = Replica::new(&spec, ([127, 0, 0, 1], 5000).into(), pool.load());
+                replica.set_health(Health::Ready);
+                Arc::new(replica)
+            })
+            .collect();
+        pool.publish(Arc::clone(&members));
+        (pool, reader, suspected, members)
+    }
+
+    const CX: PickCx<'static> = PickCx { key: 132_574, tried: &[] };
+
+    #[test]
+    fn a_lease_counts_until_it_is_dropped() {
+        let (pool, reader, _suspected, members) = fixture(3);
+        let lease = reader.acquire(&CX).unwrap();
+        assert_eq!((lease.replica().in_flight(), pool.load().in_flight()), (1, 1));
+        drop(lease);
+        assert!(members.iter().all(|member| member.in_flight() == 0));
+        assert_eq!(pool.load().in_flight(), 0);
+    }
+
+    #[test]
+    fn a_leaving_replica_is_not_leased_from_an_old_snapshot() {
+        let (_pool, reader, _suspected, members) = fixture(1);
+        members[0].set_health(Health::Draining);
+        assert!(reader.acquire(&CX).is_none());
+        assert!(Lease::on(Arc::clone(&members[0])).is_none());
+    }
+
+    #[test]
+    fn a_suspect_is_out_of_rotation_at_once_and_reported_once() {
+        let (_pool, reader, mut suspected, members) = fixture(2);
+        reader.suspect(&members[0]);
+        reader.suspect(&members[0]);
+        assert_eq!(suspected.try_recv(), Ok(Generation(1)));
+        assert!(suspected.try_recv().is_err());
+        assert!((0..1000).all(|key| reader.acquire(&PickCx { key, ..CX }).unwrap().replica().id == ReplicaId(2)));
+    }
+
+    #[tokio::test]
+    async fn publication_swaps_the_membership_and_wakes_readers() {
+        let (pool, mut reader, _suspected, members) = fixture(2);
+        reader.changed().await;
+        let epoch = reader.snapshot().epoch;
+        pool.publish(members.iter().take(1).cloned().collect());
+        reader.changed().await;
+        assert_eq!((reader.snapshot().epoch, reader.snapshot().members.len()), (epoch + 1, 1));
+    }
+}

@@ -1,0 +1,338 @@
+//! A replica as the data path sees it: its identity, and the cells for health and load that all threads share.
+//!
+//! Owns the words of the project: ring number, generation, host name, state. Does *not* decide anything: the supervisor
+//! sets health, leases count load.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use serde::{Serialize, Serializer};
+use tokio::sync::Notify;
+
+/// A replica's number on the ring, 1 or more; free again once its replica has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ReplicaId(pub u32);
+
+/// Counts the replicas that a fleet has ever launched: two replicas never share one, so a late result can't be taken for
+/// that of a successor. Higher means younger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A name that is good as container name, host name and network alias at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hostname(Arc<str>);
+
+impl Hostname {
+    /// What a host name may be, for messages.
+    pub const ALLOWED: &'static str =
+        "2 to 63 characters: letters, digits, '_', '.' and '-', the first a letter or a digit";
+
+    /// Checks `text` against what container engines take (`[a-zA-Z0-9][a-zA-Z0-9_.-]+`) and the 63 octets of a DNS label
+    /// (RFC 1035, section 2.3.4).
+    pub fn new(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let fits = (2..=63).contains(&bytes.len())
+            && bytes[0].is_ascii_alphanumeric()
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(b));
+        fits.then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Hostname {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// What a runtime is asked to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaSpec {
+    /// Ring number.
+    pub id: ReplicaId,
+    /// Of this very launch.
+    pub generation: Generation,
+    /// Passed to the replica as `SERVER_ID`.
+    pub hostname: Hostname,
+}
+
+/// Whether new requests may go to a replica, and what those that wait for it shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// In rotation.
+    Ready = 0,
+    /// Out of rotation until it answers a probe; requests under way go on.
+    Unready = 1,
+    /// Out of rotation and not expected to answer: requests that wait for it and may be repeated go elsewhere now.
+    Lost = 2,
+    /// Leaving: takes no new request, finishes those under way.
+    Draining = 3,
+}
+
+impl Health {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Ready,
+            1 => Self::Unready,
+            2 => Self::Lost,
+            _ => Self::Draining,
+        }
+    }
+}
+
+/// Load of the whole pool, shared by its replicas: what bounded loads compare a single replica with.
+#[derive(Debug, Default)]
+pub struct PoolLoad {
+    in_flight: AtomicU32,
+    ready: AtomicU32,
+}
+
+impl PoolLoad {
+    /// Requests held by leases on any replica.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Replicas in rotation.
+    #[inline]
+    pub fn ready(&self) -> u32 {
+        self.ready.load(Ordering::Relaxed)
+    }
+}
+
+/// One replica of the pool.
+#[derive(Debug)]
+pub struct Replica {
+    /// Ring number.
+    pub id: ReplicaId,
+    /// Which launch it is.
+    pub generation: Generation,
+    /// Its name.
+    pub hostname: Hostname,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its weight among the others.
+    pub weight: NonZeroU16,
+    health: AtomicU8,
+    in_flight: AtomicU32,
+    served: AtomicU64,
+    failed: AtomicU64,
+    idle: Notify,
+    pool: Arc<PoolLoad>,
+}
+
+impl Replica {
+    /// A replica that is out of rotation until [`Replica::set_health`] says otherwise.
+    pub fn new(spec: &ReplicaSpec, addr: SocketAddr, pool: Arc<PoolLoad>) -> Self {
+        Self {
+            id: spec.id,
+            generation: spec.generation,
+            hostname: spec.hostname.clone(),
+            addr,
+            weight: NonZeroU16::MIN,
+            health: AtomicU8::new(Health::Unready as u8),
+            in_flight: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            idle: Notify::new(),
+            pool,
+        }
+    }
+
+    /// Its health as last set.
+    #[inline]
+    pub fn health(&self) -> Health {
+        Health::from_u8(self.health.load(Ordering::SeqCst))
+    }
+
+    /// In rotation?
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.health() == Health::Ready
+    }
+
+    /// Sets its health; the supervisor's word.
+    pub fn set_health(&self, health: Health) {
+        let before = Health::from_u8(self.health.swap(health as u8, Ordering::SeqCst));
+        self.count_transition(before, health);
+        if health == Health::Draining && self.in_flight.load(Ordering::SeqCst) == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Takes a ready replica out of rotation because live traffic could not reach it. True for the caller whose word it
+    /// was, who should have it probed.
+    pub fn suspect(&self) -> bool {
+        let (ready, unready) = (Health::Ready as u8, Health::Unready as u8);
+        let taken = self.health.compare_exchange(ready, unready, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if taken {
+            self.count_transition(Health::Ready, Health::Unready);
+        }
+        taken
+    }
+
+    fn count_transition(&self, before: Health, after: Health) {
+        match (before == Health::Ready, after == Health::Ready) {
+            (false, true) => {
+                self.pool.ready.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, false) => {
+                self.pool.ready.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Requests held by leases on this replica.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Responses it gave.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Tries on it that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Load of the pool it belongs to.
+    #[inline]
+    pub fn pool_load(&self) -> &PoolLoad {
+        &self.pool
+    }
+
+    /// Counts a request in, unless the replica is leaving.
+    ///
+    /// The order matters: in first, then the look at its health. The supervisor sets `Draining` first, then looks at the
+    /// count. So whichever comes second sees the other, and no request is begun on a replica that was found idle.
+    pub(crate) fn enter(&self) -> bool {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.pool.in_flight.fetch_add(1, Ordering::Relaxed);
+        if matches!(self.health(), Health::Draining | Health::Lost) {
+            self.leave();
+            return false;
+        }
+        true
+    }
+
+    /// Counts a request out.
+    pub(crate) fn leave(&self) {
+        self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.health() == Health::Draining {
+            self.idle.notify_waiters();
+        }
+    }
+
+    pub(crate) fn count_served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until a draining replica holds no request.
+    pub async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the look, so that a notification in between is not missed.
+            idle.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(pool: &Arc<PoolLoad>) -> Replica {
+        let hostname = Hostname::new("S1").unwrap();
+        let spec = ReplicaSpec { id: ReplicaId(1), generation: Generation(1), hostname };
+        Replica::new(&spec, ([127, 0, 0, 1], 1).into(), Arc::clone(pool))
+    }
+
+    #[test]
+    fn hostnames_are_what_an_engine_takes() {
+        for good in ["S1", "s1", "a.b", "web_1", "0x", &"a".repeat(63)] {
+            assert!(Hostname::new(good).is_some(), "{good}");
+        }
+        for bad in ["", "S", "-a", ".a", "_a", "a b", "a/b", "ä1", "a\n", &"a".repeat(64)] {
+            assert!(Hostname::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ready_count_follows_every_transition() {
+        let pool = Arc::new(PoolLoad::default());
+        let replica = replica(&pool);
+        assert_eq!(pool.ready(), 0);
+        replica.set_health(Health::Ready);
+        replica.set_health(Health::Ready);
+        assert_eq!(pool.ready(), 1);
+        assert!(replica.suspect());
+        assert!(!replica.suspect(), "only the first suspicion counts");
+        assert_eq!(pool.ready(), 0);
+        replica.set_health(Health::Ready);
+        replica.set_health(Health::Draining);
+        assert!(!replica.suspect());
+        assert_eq!((pool.ready(), replica.health()), (0, Health::Draining));
+    }
+
+    #[tokio::test]
+    async fn a_draining_replica_takes_nothing_and_reports_when_it_is_idle() {
+        let pool = Arc::new(PoolLoad::default());
+        let replica = Arc::new(replica(&pool));
+        replica.set_health(Health::Ready);
+        assert!(replica.enter());
+        replica.set_health(Health::Draining);
+        assert!(!replica.enter());
+        assert_eq!((replica.in_flight(), pool.in_flight()), (1, 1));
+        let waiter = tokio::spawn({
+            let replica = Arc::clone(&replica);
+            async move { replica.drained().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        replica.leave();
+        waiter.await.unwrap();
+        assert_eq!(pool.in_flight(), 0);
+    }
+}
