@@ -4,5 +4,8 @@
 
 pub mod policy;
 pub mod pool;
+pub mod probe;
 pub mod replica;
 pub mod ring;
+pub mod runtime;
+pub mod supervisor;

@@ -16,6 +16,15 @@ use crate::replica::{Generation, PoolLoad, Replica};
 /// and its next regular probe brings it back or fails it.
 const SUSPICIONS: usize = 256;
 
+/// What live traffic found out about a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// It refused a connection, and is out of rotation.
+    Refused(Generation),
+    /// It broke off without an answer.
+    Broken(Generation),
+}
+
 /// An immutable membership with its picker.
 pub struct Snapshot {
     /// Counts publications.
@@ -37,12 +46,12 @@ pub struct Pool {
 #[derive(Clone)]
 pub struct PoolReader {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    suspicions: mpsc::Sender<Generation>,
+    suspicions: mpsc::Sender<Suspicion>,
     changes: watch::Receiver<u64>,
 }
 
-/// A new, empty pool: the side that writes, the side that reads, and the generations that the data path suspects.
-pub fn pool(policy: Arc<dyn Policy>) -> (Pool, PoolReader, mpsc::Receiver<Generation>) {
+/// A new, empty pool: the side that writes, the side that reads, and what the data path suspects.
+pub fn pool(policy: Arc<dyn Policy>) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>) {
     let members: Arc<[Arc<Replica>]> = Arc::new([]);
     let picker = policy.build(Arc::clone(&members));
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot { epoch: 0, members, picker }));
@@ -56,6 +65,11 @@ impl Pool {
     /// Load cell that new replicas share.
     pub fn load(&self) -> Arc<PoolLoad> {
         Arc::clone(&self.load)
+    }
+
+    /// The policy that chooses.
+    pub fn policy(&self) -> Arc<dyn Policy> {
+        Arc::clone(&self.policy)
     }
 
     /// Makes `members` the membership.
@@ -93,13 +107,13 @@ impl PoolReader {
     /// Takes a replica that refused a connection out of rotation and has it probed at once.
     pub fn suspect(&self, replica: &Replica) {
         if replica.suspect() {
-            let _ = self.suspicions.try_send(replica.generation);
+            let _ = self.suspicions.try_send(Suspicion::Refused(replica.generation));
         }
     }
 
     /// Has a replica probed at once, without a verdict on it yet.
     pub fn doubt(&self, replica: &Replica) {
-        let _ = self.suspicions.try_send(replica.generation);
+        let _ = self.suspicions.try_send(Suspicion::Broken(replica.generation));
     }
 
     /// Waits until something was announced since this reader last waited. Pends for ever once the pool is gone.
@@ -153,7 +167,7 @@ mod tests {
     use crate::replica::{Health, Hostname, ReplicaId, ReplicaSpec};
     use crate::ring::RingConfig;
 
-    fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Generation>, Arc<[Arc<Replica>]>) {
+    fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>, Arc<[Arc<Replica>]>) {
         let config = PolicyConfig { kind: PolicyKind::Consistent, ring: RingConfig::default(), bound: Some(1.25) };
         let (pool, reader, suspected) = pool(config.policy());
         let members: Arc<[_]> = (1..=n)
@@ -194,7 +208,7 @@ mod tests {
         let (_pool, reader, mut suspected, members) = fixture(2);
         reader.suspect(&members[0]);
         reader.suspect(&members[0]);
-        assert_eq!(suspected.try_recv(), Ok(Generation(1)));
+        assert_eq!(suspected.try_recv(), Ok(Suspicion::Refused(Generation(1))));
         assert!(suspected.try_recv().is_err());
         assert!((0..1000).all(|key| reader.acquire(&PickCx { key, ..CX }).unwrap().replica().id == ReplicaId(2)));
     }

@@ -45,6 +45,10 @@ impl Policy for Consistent {
         let table = ring.freeze(|id| index[&id]);
         Arc::new(RingPicker { bound: self.bound, table, members })
     }
+
+    fn ring(&self) -> Option<Ring> {
+        Some(self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
 }
 
 struct RingPicker {

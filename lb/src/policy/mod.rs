@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use consistent::Consistent;
 
 use crate::replica::{Generation, Replica};
-use crate::ring::RingConfig;
+use crate::ring::{Ring, RingConfig};
 
 /// What a picker knows of the request.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,11 @@ pub struct PickCx<'a> {
 pub trait Policy: Send + Sync {
     /// A picker over `members`, called on a change of membership only.
     fn build(&self, members: Arc<[Arc<Replica>]>) -> Arc<dyn Picker>;
+
+    /// The ring as it is now, for a policy that has one.
+    fn ring(&self) -> Option<Ring> {
+        None
+    }
 }
 
 /// Chooses; shared by all threads of the data path.

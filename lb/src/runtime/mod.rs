@@ -1,0 +1,103 @@
+//! What starts and stops replicas.
+//!
+//! One trait, and one module for each kind of runtime. A runtime does as it is told and reports what it sees; it does not
+//! decide, keep count of N, or probe.
+
+pub mod fake;
+pub mod fixed;
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use futures_util::Stream;
+
+use crate::replica::{Generation, ReplicaSpec};
+
+/// The runtime's own name for an instance: a container ID, a process ID.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(pub String);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A replica as its runtime knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// What it was launched as.
+    pub spec: ReplicaSpec,
+    /// The runtime's name for it.
+    pub id: InstanceId,
+    /// Where it listens; `None` if it has no address (any more).
+    pub addr: Option<SocketAddr>,
+    /// False for one that has ended and was not removed yet.
+    pub running: bool,
+    /// When it was started.
+    pub started_at: SystemTime,
+}
+
+/// What a runtime noticed by itself; faster than any probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// It has ended.
+    Died {
+        /// Which one.
+        generation: Generation,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Somebody else told it to end: it may still answer, but not for long.
+    Doomed {
+        /// Which one.
+        generation: Generation,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// It is frozen and can't answer.
+    Paused {
+        /// Which one.
+        generation: Generation,
+    },
+    /// Something happened after which it should be probed at once (it went on after a pause; ran out of memory).
+    Doubtful {
+        /// Which one.
+        generation: Generation,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Events may have been missed: compare with a list.
+    Resync,
+}
+
+/// Why a runtime could not do as told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    /// The host name belongs to something that is not of this fleet.
+    #[error("the name '{0}' is taken by something that is not of this fleet")]
+    NameTaken(String),
+    /// Anything else, in the runtime's words.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Starts and stops replicas.
+pub trait Runtime: Send + Sync + 'static {
+    /// False for a runtime with a fixed membership: nothing is started, stopped or replaced.
+    const HEALS: bool;
+
+    /// Starts a replica; done when it has an address, not when it answers. Leaves nothing behind if it fails.
+    fn launch(&self, spec: &ReplicaSpec) -> impl Future<Output = Result<Instance, RuntimeError>> + Send;
+
+    /// Ends and removes a replica: politely first, by force after `grace`. One that is gone already is fine.
+    fn stop(&self, id: &InstanceId, grace: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// All replicas of the fleet, ended ones included.
+    fn list(&self) -> impl Future<Output = Result<Vec<Instance>, RuntimeError>> + Send;
+
+    /// Events as they come. The stream never ends; it reconnects by itself and says [`RuntimeEvent::Resync`] afterwards.
+    fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static;
+}

@@ -1,0 +1,99 @@
+//! The runtime's list: what a new balancer adopts, and what a running one compares itself with.
+//!
+//! The runtime is the database: a replica's identity lives in its labels. Events make the fleet fast; the list, compared
+//! level by level every few seconds and after each gap in the events, makes it right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::member::{Member, Phase, ProbeState, Standing};
+use super::{Action, Failure, Fleet, Notice};
+use crate::replica::{Generation, Hostname};
+use crate::runtime::Instance;
+
+impl Fleet {
+    pub(super) fn listed(&mut self, asked: Instant, instances: Vec<Instance>, now: Instant) {
+        if self.closing {
+            return;
+        }
+        if !std::mem::replace(&mut self.adopted, true) {
+            self.relist_at = self.config.heals.then(|| now + self.config.relist);
+            self.adopt(instances, now);
+            return;
+        }
+        let listed: BTreeMap<Generation, Instance> =
+            instances.into_iter().map(|instance| (instance.spec.generation, instance)).collect();
+        let missing: Vec<_> = self
+            .members
+            .values()
+            .filter(|member| !matches!(member.phase, Phase::Stopping { .. }))
+            .filter(|member| member.up_at.is_some_and(|up_at| up_at < asked))
+            .map(|member| member.spec.generation)
+            .filter(|generation| !listed.get(generation).is_some_and(|instance| instance.running))
+            .collect();
+        for generation in missing {
+            self.fail(generation, "is not running any more", Failure::Lost, now);
+        }
+        for (generation, instance) in listed {
+            let just_gone = self.gone.iter().any(|(gone, at)| *gone == generation && *at >= asked);
+            if !self.members.contains_key(&generation) && !just_gone {
+                self.remove_stray(instance);
+            }
+        }
+    }
+
+    fn remove_stray(&mut self, instance: Instance) {
+        self.last_generation = self.last_generation.max(instance.spec.generation.0);
+        let Instance { spec, id, .. } = instance;
+        self.act(Action::Stop { generation: spec.generation, id, grace: Duration::ZERO });
+        self.act(Action::Report(Notice::Stray { replica: spec }));
+    }
+
+    /// Takes over what runs, removes what is left of the past, and tops up to N.
+    ///
+    /// Of several with the same ring number or host name the youngest generation stays: the others were being replaced or
+    /// removed when the last balancer ended.
+    fn adopt(&mut self, mut instances: Vec<Instance>, now: Instant) {
+        instances.sort_by_key(|instance| std::cmp::Reverse(instance.spec.generation));
+        let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::<Hostname>::new());
+        let mut kept = Vec::new();
+        for instance in instances {
+            let fits = (1..=self.config.ring.capacity() as u32).contains(&instance.spec.id.0);
+            let room = kept.len() < self.config.capacity();
+            let good = instance.running && instance.addr.is_some() && fits && room;
+            if good && !ids.contains(&instance.spec.id) && !names.contains(&instance.spec.hostname) {
+                ids.insert(instance.spec.id);
+                names.insert(instance.spec.hostname.clone());
+                kept.push(instance);
+            } else {
+                self.remove_stray(instance);
+            }
+        }
+        let found = !kept.is_empty();
+        for instance in kept {
+            let generation = instance.spec.generation;
+            self.last_generation = self.last_generation.max(generation.0);
+            let phase = Phase::Starting { since: now, deadline: now + self.config.start_timeout };
+            let mut member = Member::new(instance.spec.clone(), generation.0, Standing::Desired, phase);
+            member.probe = ProbeState::Due(now);
+            member.up_at = Some(now);
+            if self.config.heals {
+                self.act(Action::Report(Notice::Adopted { replica: instance.spec.clone() }));
+            }
+            member.instance = Some(instance);
+            self.members.insert(generation, member);
+        }
+        if self.config.heals {
+            for number in self.desired().count() + 1..=self.config.replicas {
+                // A fleet starts with S1, S2, …; one that has lost replicas gets replacements.
+                let first = Hostname::new(&format!("S{number}")).filter(|_| !found);
+                let hostname = first.unwrap_or_else(|| self.random_hostname());
+                let generation = self.enlist(hostname, Standing::Desired, now);
+                self.launch(generation, now);
+            }
+        }
+        self.send_due_probes(now);
+    }
+}

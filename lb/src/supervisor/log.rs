@@ -1,0 +1,75 @@
+//! Notices of the fleet as lines of log: one line an event, the facts as fields besides.
+
+use humantime::format_duration;
+use std::time::Duration;
+
+use super::fleet::Notice;
+
+/// Milliseconds are fine enough for an operator.
+fn rounded(delay: Duration) -> impl std::fmt::Display {
+    format_duration(Duration::from_millis(delay.as_millis() as u64))
+}
+
+macro_rules! line {
+    ($level:ident, $replica:expr, $($arg:tt)+) => {{
+        let replica = $replica;
+        tracing::$level!(
+            hostname = %replica.hostname,
+            ring_id = replica.id.0,
+            generation = replica.generation.0,
+            $($arg)+
+        );
+    }};
+}
+
+pub(super) fn log(notice: &Notice) {
+    match notice {
+        Notice::Ready { replica: r } => line!(info, r, "replica {} (ring {}) is ready", r.hostname, r.id),
+        Notice::Unready { replica: r, reason } => {
+            line!(warn, r, "replica {} (ring {}) {reason}, out of rotation until it answers", r.hostname, r.id);
+        }
+        Notice::Replaced { replica: r, reason, replacement: to, delay } => {
+            let to = &to.hostname;
+            match delay {
+                None => {
+                    line!(warn, r, replacement = %to, "replica {} (ring {}) {reason}, replaced by {to}", r.hostname, r.id)
+                }
+                Some(delay) => line!(
+                    warn, r, replacement = %to, delay_ms = delay.as_millis() as u64,
+                    "replica {} (ring {}) {reason}, like others before it; replaced by {to} in {}",
+                    r.hostname, r.id, rounded(*delay)
+                ),
+            }
+        }
+        Notice::LaunchFailed { replica: r, reason, delay } => line!(
+            error,
+            r,
+            delay_ms = delay.as_millis() as u64,
+            "replica {} (ring {}) could not be started, next try in {}: {reason}",
+            r.hostname,
+            r.id,
+            rounded(*delay)
+        ),
+        Notice::StopFailed { replica: r, reason } => {
+            line!(
+                error,
+                r,
+                "replica {} (ring {}) could not be stopped, will be tried again: {reason}",
+                r.hostname,
+                r.id
+            );
+        }
+        Notice::Adopted { replica: r } => {
+            line!(info, r, "replica {} (ring {}) was running already, adopted", r.hostname, r.id);
+        }
+        Notice::Stray { replica: r } => {
+            line!(warn, r, "replica {} (ring {}) is not wanted any more, removed", r.hostname, r.id);
+        }
+        Notice::Removed { replica: r } => {
+            line!(info, r, "replica {} (ring {}) is removed on demand, finishing its requests", r.hostname, r.id);
+        }
+        Notice::AddFailed { reason } => {
+            tracing::error!("adding replicas failed, those started for it are removed again: {reason}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The I/O shell around the fleet: turns everything that happens into events, and carries out the actions.
+//!
+//! Each action that takes time runs as a task of its own with a deadline, and reports back through one bounded channel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::fleet::{Action, Event, Fleet, FleetConfig, Listing, Refusal, Ticket};
+use super::log::log;
+use super::{COMMANDS, Command, MemberStatus, Status, SupervisorHandle};
+use crate::pool::{Pool, Suspicion};
+use crate::probe::Prober;
+use crate::replica::{Generation, Health, Replica};
+use crate::runtime::{Runtime, RuntimeError};
+
+/// Results that may wait to be taken in; tasks wait for room.
+const RESULTS: usize = 1024;
+/// Launches and stops at one time; the engine takes no longer for them all this way.
+const AT_ONCE: usize = 16;
+/// What a stop may take on top of its grace period, and a list in all.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The supervisor could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The runtime can't say what there is.
+    #[error("the runtime can't list its replicas: {0}")]
+    List(#[from] RuntimeError),
+    /// The heartbeat path is not one.
+    #[error("the heartbeat path can't be asked for: {0}")]
+    Path(#[from] hyper::http::uri::InvalidUri),
+}
+
+/// The task that keeps the fleet alive.
+pub struct Supervisor<R> {
+    fleet: Fleet,
+    config: FleetConfig,
+    runtime: Arc<R>,
+    pool: Pool,
+    prober: Prober,
+    replicas: HashMap<Generation, Arc<Replica>>,
+    results: mpsc::Sender<Event>,
+    reported: mpsc::Receiver<Event>,
+    suspicions: mpsc::Receiver<Suspicion>,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<Arc<Status>>,
+    callers: HashMap<Ticket, oneshot::Sender<Result<Listing, Refusal>>>,
+    tickets: u64,
+    at_once: Arc<Semaphore>,
+    listing: bool,
+}
+
+impl<R: Runtime> Supervisor<R> {
+    /// A supervisor over `runtime` that has taken in its first list, and how to talk to it.
+    pub async fn start(
+        runtime: R,
+        config: FleetConfig,
+        pool: Pool,
+        suspicions: mpsc::Receiver<Suspicion>,
+        seed: u64,
+    ) -> Result<(Self, SupervisorHandle), StartError> {
+        let asked = Instant::now();
+        let instances = match tokio::time::timeout(RUNTIME_PATIENCE, runtime.list()).await {
+            Ok(instances) => instances?,
+            Err(_) => return Err(RuntimeError::Failed("no answer".into()).into()),
+        };
+        let prober = Prober::new(&config.heartbeat)?;
+        let (results, reported) = mpsc::channel(RESULTS);
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let (status, watched) = watch::channel(Arc::default());
+        let mut supervisor = Self {
+            fleet: Fleet::new(config.clone(), seed),
+            config,
+            runtime: Arc::new(runtime),
+            pool,
+            prober,
+            replicas: HashMap::new(),
+            results,
+            reported,
+            suspicions,
+            commands,
+            status,
+            callers: HashMap::new(),
+            tickets: 0,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            listing: false,
+        };
+        supervisor.take_in(Event::Listed { asked, instances });
+        Ok((supervisor, SupervisorHandle { commands: sender, status: watched }))
+    }
+
+    /// Runs until it is told to close, or all handles are gone.
+    pub async fn run(mut self) {
+        let events = self.runtime.events();
+        tokio::pin!(events);
+        loop {
+            let deadline = self.fleet.deadline();
+            let tick = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                Some(event) = events.next() => Event::Runtime(event),
+                Some(event) = self.reported.recv() => event,
+                Some(suspicion) = self.suspicions.recv() => match suspicion {
+                    Suspicion::Refused(generation) => Event::Refused { generation },
+                    Suspicion::Broken(generation) => Event::Broken { generation },
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Order { order, answer }) => {
+                        self.tickets += 1;
+                        let ticket = Ticket(self.tickets);
+                        self.callers.insert(ticket, answer);
+                        Event::Order { ticket, order }
+                    }
+                    Some(Command::Close { remove, done }) => {
+                        self.close(remove).await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return,
+                },
+                () = tick => Event::Tick,
+            };
+            self.take_in(event);
+        }
+    }
+
+    /// Lets the replicas go, as long as that may take.
+    async fn close(&mut self, remove: bool) {
+        let deadline = Instant::now() + self.config.stop_grace + RUNTIME_PATIENCE;
+        self.take_in(Event::Close { remove });
+        while remove && !self.fleet.is_empty() {
+            match tokio::time::timeout_at(deadline, self.reported.recv()).await {
+                Ok(Some(event)) => self.take_in(event),
+                Ok(None) => return,
+                Err(_) => {
+                    let left = self.fleet.view(Instant::now(), SystemTime::now());
+                    let left: Vec<_> = left.iter().map(|member| member.spec.hostname.as_str()).collect();
+                    tracing::error!("these replicas could not be stopped in time: {}", left.join(", "));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        if matches!(event, Event::Listed { .. } | Event::Unlisted) {
+            self.listing = false;
+        }
+        let now = Instant::now();
+        for action in self.fleet.handle(event, now) {
+            self.carry_out(action);
+        }
+        if cfg!(debug_assertions) {
+            self.fleet.check_invariants();
+        }
+        let members = self.fleet.view(now, SystemTime::now()).into_iter();
+        let members = members
+            .map(|view| MemberStatus { replica: self.replicas.get(&view.spec.generation).cloned(), view })
+            .collect();
+        self.status.send_replace(Arc::new(Status { listing: self.fleet.listing(), members }));
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Launch(spec) => {
+                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.at_once));
+                let (generation, limit) = (spec.generation, self.config.start_timeout);
+                self.spawn(async move {
+                    let _turn = at_once.acquire().await;
+                    let result = tokio::time::timeout(limit, runtime.launch(&spec)).await.unwrap_or_else(|_| {
+                        Err(RuntimeError::Failed(format!("not started within {}", humantime::format_duration(limit))))
+                    });
+                    Event::Launched { generation, result }
+                });
+            }
+            Action::Stop { generation, id, grace } => {
+                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.at_once));
+                self.spawn(async move {
+                    let _turn = at_once.acquire().await;
+                    let limit = grace + RUNTIME_PATIENCE;
+                    let result = tokio::time::timeout(limit, runtime.stop(&id, grace)).await.unwrap_or_else(|_| {
+                        Err(RuntimeError::Failed(format!("not stopped within {}", humantime::format_duration(limit))))
+                    });
+                    Event::Stopped { generation, result }
+                });
+            }
+            Action::Probe { generation, seq, addr } => {
+                let prober = self.prober.clone();
+                self.spawn(async move { Event::Probed { generation, seq, result: prober.probe(addr).await } });
+            }
+            Action::Publish => self.publish(),
+            Action::Health { generation, health } => {
+                if let Some(replica) = self.replicas.get(&generation) {
+                    replica.set_health(health);
+                    if health == Health::Lost {
+                        self.pool.announce();
+                    }
+                }
+            }
+            Action::Drain { generation } => {
+                let replica = self.replicas.get(&generation).cloned();
+                self.spawn(async move {
+                    if let Some(replica) = replica {
+                        replica.drained().await;
+                    }
+                    Event::Drained { generation }
+                });
+            }
+            Action::Gone { generation } => {
+                self.replicas.remove(&generation);
+            }
+            Action::List => self.list(),
+            Action::Answer { ticket, answer } => {
+                if let Some(caller) = self.callers.remove(&ticket) {
+                    // A caller that has gone does not want to know.
+                    let _ = caller.send(answer);
+                }
+            }
+            Action::Report(notice) => log(&notice),
+        }
+    }
+
+    /// Runs `work` beside this task and takes its result in as an event.
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let results = self.results.clone();
+        tokio::spawn(async move {
+            let _ = results.send(work.await).await;
+        });
+    }
+
+    fn publish(&mut self) {
+        let mut members = Vec::new();
+        for instance in self.fleet.published() {
+            let Some(addr) = instance.addr else { continue };
+            let replica = self
+                .replicas
+                .entry(instance.spec.generation)
+                .or_insert_with(|| Arc::new(Replica::new(&instance.spec, addr, self.pool.load())));
+            members.push(Arc::clone(replica));
+        }
+        self.pool.publish(members.into());
+    }
+
+    fn list(&mut self) {
+        if std::mem::replace(&mut self.listing, true) {
+            return;
+        }
+        let (runtime, results, asked) = (Arc::clone(&self.runtime), self.results.clone(), Instant::now());
+        tokio::spawn(async move {
+            let event = match tokio::time::timeout(RUNTIME_PATIENCE, runtime.list()).await {
+                Ok(Ok(instances)) => Event::Listed { asked, instances },
+                failed => {
+                    let reason = match failed {
+                        Ok(Err(error)) => error.to_string(),
+                        _ => "no answer".into(),
+                    };
+                    tracing::warn!("the runtime can't list its replicas, those that live go on: {reason}");
+                    Event::Unlisted
+                }
+            };
+            let _ = results.send(event).await;
+        });
+    }
+}

@@ -1,0 +1,644 @@
+//! The fleet in a simulated world where everything goes wrong: replicas die, hang, are paused and told to end at any
+//! moment; launches and stops fail; results come late, twice or never; lists are old; orders come in bursts.
+//!
+//! After each event the fleet's invariants must hold. When the faults end, it must find back to N ready replicas, with
+//! nothing left over in the runtime and every order answered.
+//!
+//! A failure prints its seed; `RINGKEEPER_SEED=<seed> cargo test -p lb --test fleet_simulation` replays it.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::{Duration, SystemTime};
+
+use lb::probe::HeartbeatConfig;
+use lb::replica::{Generation, Health, Hostname, ReplicaSpec};
+use lb::ring::RingConfig;
+use lb::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
+use lb::supervisor::fleet::{
+    Action, Backoff, Event, Fleet, FleetConfig, Listing, Notice, Order, Refusal, State, Ticket,
+};
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+
+fn config() -> FleetConfig {
+    FleetConfig {
+        replicas: 3,
+        max_replicas: Some(12),
+        ring: RingConfig::default(),
+        heals: true,
+        heartbeat: HeartbeatConfig::default(),
+        drain_timeout: Duration::from_secs(10),
+        stop_grace: Duration::from_secs(5),
+        start_timeout: Duration::from_secs(30),
+        relist: Duration::from_secs(5),
+        backoff: Backoff::default(),
+    }
+}
+
+/// How likely each fault is, in percent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    launch_fails: u32,
+    result_lost: u32,
+    result_twice: u32,
+    stop_fails: u32,
+    probe_fails: u32,
+    event_lost: u32,
+    list_fails: u32,
+}
+
+struct Later {
+    at: Instant,
+    number: u64,
+    what: What,
+}
+
+enum What {
+    Tell(Event),
+    /// The runtime has started it, whether or not anybody learns of it.
+    Started(ReplicaSpec),
+    Ended(InstanceId),
+    /// The list is made now, and arrives at the given time.
+    MakeList(Instant, Duration),
+}
+
+impl PartialEq for Later {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Later {}
+impl PartialOrd for Later {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Later {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+struct World {
+    fleet: Fleet,
+    rng: StdRng,
+    now: Instant,
+    begin: Instant,
+    faults: Faults,
+    alive: BTreeMap<InstanceId, Instance>,
+    hung: BTreeSet<InstanceId>,
+    queue: BinaryHeap<Later>,
+    number: u64,
+    /// Orders not answered yet, with the change of N they ask for.
+    waiting: BTreeMap<Ticket, i64>,
+    expected_n: i64,
+    launches: u64,
+    notices: Vec<Notice>,
+    answers: Vec<Result<Listing, Refusal>>,
+}
+
+fn instance(spec: &ReplicaSpec) -> Instance {
+    Instance {
+        spec: spec.clone(),
+        id: InstanceId(format!("i{}", spec.generation)),
+        addr: Some(([127, 0, 0, 1], 5000).into()),
+        running: true,
+        started_at: SystemTime::UNIX_EPOCH,
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let begin = Instant::now();
+        Self {
+            fleet: Fleet::new(config(), seed),
+            rng: StdRng::seed_from_u64(seed),
+            now: begin,
+            begin,
+            faults: Faults::default(),
+            alive: BTreeMap::new(),
+            hung: BTreeSet::new(),
+            queue: BinaryHeap::new(),
+            number: 0,
+            waiting: BTreeMap::new(),
+            expected_n: 3,
+            launches: 0,
+            notices: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.random_range(0..100) < percent
+    }
+
+    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.random_range(range))
+    }
+
+    fn later(&mut self, after: Duration, what: What) {
+        self.number += 1;
+        self.queue.push(Later { at: self.now + after, number: self.number, what });
+    }
+
+    /// A result on its way back, if it isn't lost.
+    fn result(&mut self, after: Duration, event: Event) {
+        if self.chance(self.faults.result_lost) {
+            return;
+        }
+        if self.chance(self.faults.result_twice) {
+            let again = after + self.millis(0..2000);
+            self.later(again, What::Tell(event.clone()));
+        }
+        self.later(after, What::Tell(event));
+    }
+
+    fn runtime_event(&mut self, event: RuntimeEvent) {
+        if !self.chance(self.faults.event_lost) {
+            let after = self.millis(0..50);
+            self.later(after, What::Tell(Event::Runtime(event)));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let actions = self.fleet.handle(event, self.now);
+        self.fleet.check_invariants();
+        for action in actions {
+            self.carry_out(action);
+        }
+        // What is published is part of what is listed, and each of its addresses is known.
+        let listing = self.fleet.listing();
+        assert_eq!(listing.n, listing.replicas.len());
+        for instance in self.fleet.published() {
+            assert!(listing.replicas.contains(&instance.spec.hostname), "published, but not listed: {instance:?}");
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Launch(spec) => {
+                self.launches += 1;
+                let generation = spec.generation;
+                let after = self.millis(5..400);
+                if self.chance(self.faults.launch_fails) {
+                    let error = match self.chance(20) {
+                        true => RuntimeError::NameTaken(spec.hostname.to_string()),
+                        false => RuntimeError::Failed("no room".into()),
+                    };
+                    return self.result(after, Event::Launched { generation, result: Err(error) });
+                }
+                let result = Ok(instance(&spec));
+                self.later(after, What::Started(spec));
+                self.result(after, Event::Launched { generation, result });
+            }
+            Action::Stop { generation, id, .. } => {
+                let after = self.millis(1..300);
+                if self.chance(self.faults.stop_fails) {
+                    let error = RuntimeError::Failed("the engine is busy".into());
+                    return self.result(after, Event::Stopped { generation, result: Err(error) });
+                }
+                self.later(after, What::Ended(id));
+                self.result(after, Event::Stopped { generation, result: Ok(()) });
+            }
+            Action::Probe { generation, seq, .. } => {
+                let id = InstanceId(format!("i{generation}"));
+                let (result, after) = if self.hung.contains(&id) || self.chance(self.faults.probe_fails) {
+                    (Err("no answer within 500ms".to_owned()), Duration::from_millis(500))
+                } else if self.alive.contains_key(&id) {
+                    (Ok(()), self.millis(1..20))
+                } else {
+                    (Err("connect: refused".to_owned()), self.millis(1..3))
+                };
+                self.result(after, Event::Probed { generation, seq, result });
+            }
+            Action::Drain { generation } => {
+                // Some never drain; the deadline has to end them.
+                if !self.chance(20) {
+                    let after = self.millis(0..15_000);
+                    self.later(after, What::Tell(Event::Drained { generation }));
+                }
+            }
+            Action::List => {
+                let (made, arrives) = (self.millis(0..200), self.millis(200..3000));
+                let asked = self.now;
+                if self.chance(self.faults.list_fails) {
+                    self.later(arrives, What::Tell(Event::Unlisted));
+                } else {
+                    self.later(made, What::MakeList(asked, arrives));
+                }
+            }
+            Action::Answer { ticket, answer } => {
+                let change = self.waiting.remove(&ticket).expect("answered twice, or never asked");
+                if answer.is_ok() {
+                    self.expected_n += change;
+                }
+                self.answers.push(answer);
+            }
+            Action::Report(notice) => self.notices.push(notice),
+            Action::Publish | Action::Health { .. } | Action::Gone { .. } => {}
+        }
+    }
+
+    /// Whatever comes next, in order of time, but nothing behind `until`.
+    fn step(&mut self, until: Instant) -> bool {
+        let tick = self.fleet.deadline();
+        let next = self.queue.peek().map(|later| later.at);
+        let Some(at) = tick.into_iter().chain(next).min().filter(|at| *at <= until) else {
+            self.now = until;
+            return false;
+        };
+        self.now = self.now.max(at);
+        if next.is_some_and(|next| next <= at) {
+            match self.queue.pop().expect("just seen").what {
+                What::Tell(event) => self.tell(event),
+                What::Started(spec) => {
+                    let instance = instance(&spec);
+                    self.alive.insert(instance.id.clone(), instance);
+                }
+                What::Ended(id) => {
+                    self.alive.remove(&id);
+                    self.hung.remove(&id);
+                }
+                What::MakeList(asked, arrives) => {
+                    let instances = self.alive.values().cloned().collect();
+                    self.later(arrives, What::Tell(Event::Listed { asked, instances }));
+                }
+            }
+        } else {
+            self.tell(Event::Tick);
+        }
+        true
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.step(until) {}
+    }
+
+    fn any_alive(&mut self) -> Option<(InstanceId, Generation)> {
+        let one = self.alive.values().choose(&mut self.rng)?;
+        Some((one.id.clone(), one.spec.generation))
+    }
+
+    fn order(&mut self, order: Order) {
+        let ticket = Ticket(self.number);
+        self.number += 1;
+        let change = match &order {
+            Order::Add { n, .. } => *n as i64,
+            Order::Remove { n, .. } => -(*n as i64),
+        };
+        self.waiting.insert(ticket, change);
+        self.tell(Event::Order { ticket, order });
+    }
+
+    fn random_order(&mut self) {
+        let n = self.rng.random_range(1..4);
+        let mut hostnames = Vec::new();
+        if self.chance(50) {
+            let names = self.fleet.listing().replicas;
+            hostnames.extend(names.into_iter().choose(&mut self.rng));
+        }
+        if self.chance(30) {
+            hostnames.push(Hostname::new(&format!("N{}", self.rng.random_range(0..20))).unwrap());
+        }
+        let order = if self.chance(50) { Order::Add { n, hostnames } } else { Order::Remove { n, hostnames } };
+        self.order(order);
+    }
+
+    fn mishap(&mut self) {
+        let Some((id, generation)) = self.any_alive() else { return };
+        match self.rng.random_range(0..7) {
+            0 | 1 => {
+                self.alive.remove(&id);
+                self.runtime_event(RuntimeEvent::Died { generation, reason: "exited with status 1".into() });
+            }
+            2 => {
+                self.hung.insert(id);
+            }
+            3 => {
+                self.hung.insert(id);
+                self.runtime_event(RuntimeEvent::Paused { generation });
+            }
+            4 => {
+                self.hung.remove(&id);
+                self.runtime_event(RuntimeEvent::Doubtful { generation, reason: "went on".into() });
+            }
+            5 => {
+                self.runtime_event(RuntimeEvent::Doomed { generation, reason: "was told to end".into() });
+                self.later(Duration::from_millis(300), What::Ended(id));
+            }
+            _ => {
+                let event = match self.chance(50) {
+                    true => Event::Refused { generation },
+                    false => Event::Broken { generation },
+                };
+                self.tell(event);
+            }
+        }
+    }
+
+    fn states(&self) -> Vec<(String, State)> {
+        let view = self.fleet.view(self.now, SystemTime::UNIX_EPOCH);
+        view.into_iter().map(|member| (member.spec.hostname.to_string(), member.state)).collect()
+    }
+
+    fn assert_recovered(&self) {
+        let states = self.states();
+        assert!(states.iter().all(|(_, state)| *state == State::Ready), "not all ready: {states:?}");
+        assert_eq!(states.len() as i64, self.expected_n, "N is not what the answers said: {states:?}");
+        let published: BTreeSet<_> = self.fleet.published().map(|instance| instance.id.clone()).collect();
+        let alive: BTreeSet<_> = self.alive.keys().cloned().collect();
+        assert_eq!(published, alive, "the runtime holds something else than the fleet");
+        assert!(self.waiting.is_empty(), "unanswered orders: {:?}", self.waiting);
+    }
+}
+
+fn boot(seed: u64) -> World {
+    let mut world = World::new(seed);
+    world.tell(Event::Listed { asked: world.now, instances: Vec::new() });
+    world
+}
+
+/// Says which seed was at work if the test fails.
+struct Seed(u64);
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("replay with RINGKEEPER_SEED={}", self.0);
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_the_fleet_recovers() {
+    let replay: Option<u64> = std::env::var("RINGKEEPER_SEED").ok().map(|seed| seed.parse().expect("a whole number"));
+    let seeds = replay.map_or(0..40, |seed| seed..seed + 1);
+    for seed in seeds {
+        let _seed = Seed(seed);
+        let mut world = boot(seed);
+        let rough = |world: &mut World| world.rng.random_range(0..25);
+        world.faults = Faults {
+            launch_fails: rough(&mut world),
+            result_lost: rough(&mut world) / 2,
+            result_twice: rough(&mut world),
+            stop_fails: rough(&mut world),
+            probe_fails: rough(&mut world) / 4,
+            event_lost: rough(&mut world) * 2,
+            list_fails: rough(&mut world),
+        };
+        for _ in 0..400 {
+            if world.chance(70) {
+                world.mishap();
+            } else {
+                world.random_order();
+            }
+            let pause = world.rng.random_range(1..600);
+            world.run(Duration::from_millis(pause));
+        }
+        world.faults = Faults::default();
+        world.run(Duration::from_secs(60));
+        // Whoever hung without being noticed yet answers again.
+        world.hung.clear();
+        world.run(Duration::from_secs(240));
+        world.assert_recovered();
+    }
+}
+
+#[test]
+fn a_fleet_starts_with_s1_s2_s3_and_replaces_under_a_random_name_at_the_end() {
+    let mut world = boot(1);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.states().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["S1", "S2", "S3"]);
+    world.alive.remove(&InstanceId("i2".into()));
+    world.tell(Event::Runtime(RuntimeEvent::Died { generation: Generation(2), reason: "was killed".into() }));
+    let names: Vec<_> = world.fleet.listing().replicas.iter().map(ToString::to_string).collect();
+    assert_eq!(names[..2], ["S1", "S3"], "listed under the replacement's name at once");
+    assert_eq!(names[2].len(), 5);
+    world.run(Duration::from_secs(2));
+    world.assert_recovered();
+    let ids: Vec<_> = world.fleet.published().map(|instance| instance.spec.id.0).collect();
+    assert_eq!(ids, [1, 3, 2], "the replacement takes the free ring number");
+}
+
+#[test]
+fn a_replica_that_keeps_dying_is_replaced_ever_more_slowly_and_the_others_live_on() {
+    let mut world = boot(2);
+    world.run(Duration::from_secs(2));
+    let survivors = [Generation(1), Generation(3)];
+    let before = world.launches;
+    let end = world.now + Duration::from_secs(120);
+    while world.step(end) {
+        let doomed: Vec<_> =
+            world.alive.values().filter(|one| !survivors.contains(&one.spec.generation)).cloned().collect();
+        for one in doomed {
+            world.alive.remove(&one.id);
+            world.runtime_event(RuntimeEvent::Died { generation: one.spec.generation, reason: "crashed".into() });
+        }
+    }
+    let launches = world.launches - before;
+    assert!((6..=16).contains(&launches), "{launches} launches in 120 s: two at once, then 0.2 s doubling to 30 s");
+    let published: Vec<_> = world.fleet.published().map(|instance| instance.spec.generation).collect();
+    assert_eq!(published, survivors);
+    let view = world.fleet.view(world.now, SystemTime::UNIX_EPOCH);
+    let waiting = view.iter().find(|member| member.state == State::Starting).unwrap();
+    assert!(waiting.crashes > 5 && waiting.last_error.is_some(), "{waiting:?}");
+    world.run(Duration::from_secs(100));
+    world.assert_recovered();
+}
+
+#[test]
+fn a_runtime_that_starts_nothing_does_not_take_down_the_living() {
+    let mut world = boot(3);
+    world.run(Duration::from_secs(2));
+    world.faults.launch_fails = 100;
+    world.alive.remove(&InstanceId("i1".into()));
+    world.tell(Event::Runtime(RuntimeEvent::Died { generation: Generation(1), reason: "was killed".into() }));
+    let before = world.launches;
+    world.run(Duration::from_secs(60));
+    assert!(world.launches - before <= 12, "{} launches in 60 s", world.launches - before);
+    assert_eq!(world.fleet.published().count(), 2);
+    assert!(world.notices.iter().any(|notice| matches!(notice, Notice::LaunchFailed { .. })));
+    world.faults.launch_fails = 0;
+    world.run(Duration::from_secs(60));
+    world.assert_recovered();
+}
+
+#[test]
+fn an_add_that_fails_leaves_nothing_behind_and_says_why() {
+    let mut world = boot(4);
+    world.run(Duration::from_secs(2));
+    world.faults.launch_fails = 50;
+    world.order(Order::Add { n: 6, hostnames: vec![Hostname::new("S9").unwrap()] });
+    assert_eq!(world.fleet.listing().n, 3, "not counted before all are ready");
+    world.run(Duration::from_secs(15));
+    assert!(matches!(world.answers[..], [Err(Refusal::Runtime(_))]), "{:?}", world.answers);
+    world.assert_recovered();
+    assert_eq!(world.alive.len(), 3);
+}
+
+#[test]
+fn orders_are_done_one_after_the_other_and_each_answer_fits_the_one_before() {
+    let mut world = boot(5);
+    world.run(Duration::from_secs(2));
+    world.order(Order::Add { n: 2, hostnames: vec![Hostname::new("S4").unwrap()] });
+    world.order(Order::Remove { n: 1, hostnames: vec![Hostname::new("S4").unwrap()] });
+    world.order(Order::Add { n: 1, hostnames: vec![Hostname::new("S6").unwrap()] });
+    assert!(world.answers.is_empty());
+    world.run(Duration::from_secs(40));
+    let n: Vec<_> = world.answers.iter().map(|answer| answer.as_ref().unwrap().n).collect();
+    // The removal is decided when the first has been added, but answered when S4 has drained and gone.
+    assert!(n == [5, 5, 4] || n == [5, 4, 5], "{n:?}");
+    world.assert_recovered();
+}
+
+#[test]
+fn refused_orders_change_nothing() {
+    let mut world = boot(6);
+    world.run(Duration::from_secs(2));
+    let name = |text: &str| Hostname::new(text).unwrap();
+    let listing = world.fleet.listing();
+    for order in [
+        Order::Add { n: 1, hostnames: vec![name("A1"), name("A2")] },
+        Order::Add { n: 1, hostnames: vec![name("S1")] },
+        Order::Add { n: 2, hostnames: vec![name("A1"), name("A1")] },
+        Order::Add { n: 10, hostnames: vec![] },
+        Order::Add { n: usize::MAX, hostnames: vec![] },
+        Order::Remove { n: 1, hostnames: vec![name("S1"), name("S2")] },
+        Order::Remove { n: 4, hostnames: vec![] },
+        Order::Remove { n: 2, hostnames: vec![name("S1"), name("S1")] },
+        Order::Remove { n: 1, hostnames: vec![name("A1")] },
+    ] {
+        let what = format!("{order:?}");
+        world.order(order);
+        assert!(world.answers.pop().expect("answered at once").is_err(), "{what}");
+        assert_eq!(world.fleet.listing(), listing, "{what}");
+    }
+    world.run(Duration::from_secs(5));
+    world.assert_recovered();
+    assert_eq!(world.launches, 3);
+}
+
+#[test]
+fn adoption_keeps_the_youngest_and_removes_strays() {
+    let mut world = World::new(7);
+    let spec = |id, generation, name: &str| ReplicaSpec {
+        id: lb::replica::ReplicaId(id),
+        generation: Generation(generation),
+        hostname: Hostname::new(name).unwrap(),
+    };
+    let dead = Instance { running: false, ..instance(&spec(3, 7, "S3")) };
+    let found = [instance(&spec(1, 1, "S1")), instance(&spec(2, 2, "S2")), instance(&spec(2, 9, "k3x9q")), dead];
+    for one in &found {
+        world.alive.insert(one.id.clone(), one.clone());
+    }
+    world.tell(Event::Listed { asked: world.now, instances: found.to_vec() });
+    let names: Vec<_> = world.fleet.listing().replicas.iter().map(ToString::to_string).collect();
+    assert_eq!(names[..2], ["S1", "k3x9q"]);
+    assert_eq!(names.len(), 3, "topped up to N");
+    assert!(!names[2].starts_with('S') || names[2].len() == 5, "a replacement has a random name: {}", names[2]);
+    world.run(Duration::from_secs(5));
+    world.assert_recovered();
+    let top_up = world.fleet.published().last().unwrap();
+    assert_eq!((top_up.spec.id.0, top_up.spec.generation.0), (3, 10), "generations go on where they ended");
+}
+
+#[test]
+fn a_hung_replica_is_replaced_after_three_heartbeats_within_three_seconds() {
+    for seed in 0..50 {
+        let mut world = boot(seed);
+        let calm = world.rng.random_range(2000..3000);
+        world.run(Duration::from_millis(calm));
+        world.hung.insert(InstanceId("i2".into()));
+        let hung_at = world.now;
+        while world.fleet.listing().replicas.iter().any(|name| name.as_str() == "S2") {
+            let until = hung_at + Duration::from_secs(5);
+            assert!(world.step(until), "seed {seed}: still listed after 5 s");
+        }
+        let took = world.now - hung_at;
+        assert!(took <= Duration::from_secs(3), "seed {seed}: {took:?}");
+        let told = world.notices.iter().any(
+            |notice| matches!(notice, Notice::Replaced { reason, .. } if reason.starts_with("failed 3 heartbeats")),
+        );
+        assert!(told, "{:?}", world.notices);
+    }
+}
+
+#[test]
+fn one_slow_heartbeat_evicts_nobody() {
+    let mut world = boot(8);
+    world.run(Duration::from_secs(2));
+    for _ in 0..20 {
+        world.hung.insert(InstanceId("i1".into()));
+        world.run(Duration::from_millis(700));
+        world.hung.clear();
+        world.run(Duration::from_millis(2500));
+    }
+    assert_eq!(world.launches, 3, "{:?}", world.notices);
+    assert!(world.now - world.begin > Duration::from_secs(60));
+}
+
+#[test]
+fn a_fixed_membership_is_probed_but_never_changed() {
+    let mut world = World::new(9);
+    world.fleet = Fleet::new(FleetConfig { heals: false, ..config() }, 9);
+    let members: Vec<_> = (1..=2)
+        .map(|id| {
+            instance(&ReplicaSpec {
+                id: lb::replica::ReplicaId(id),
+                generation: Generation(u64::from(id)),
+                hostname: Hostname::new(&format!("S{id}")).unwrap(),
+            })
+        })
+        .collect();
+    world.alive.insert(members[0].id.clone(), members[0].clone());
+    world.tell(Event::Listed { asked: world.now, instances: members.clone() });
+    world.run(Duration::from_secs(100));
+    let states = |world: &World| world.states().into_iter().map(|(_, state)| state).collect::<Vec<_>>();
+    assert_eq!(states(&world), [State::Ready, State::Starting]);
+    world.alive.clear();
+    world.alive.insert(members[1].id.clone(), members[1].clone());
+    world.run(Duration::from_secs(5));
+    assert_eq!(states(&world), [State::Unready, State::Ready]);
+    world.alive.insert(members[0].id.clone(), members[0].clone());
+    world.run(Duration::from_secs(5));
+    assert_eq!(states(&world), [State::Ready, State::Ready]);
+    assert_eq!((world.launches, world.alive.len()), (0, 2));
+    world.order(Order::Add { n: 1, hostnames: vec![] });
+    assert_eq!(world.answers, [Err(Refusal::Fixed)]);
+}
+
+#[test]
+fn live_traffic_and_a_pause_take_a_replica_out_until_it_answers() {
+    let mut fleet = Fleet::new(config(), 1);
+    let now = Instant::now();
+    let launch = |actions: Vec<Action>| {
+        actions.into_iter().filter_map(|action| match action {
+            Action::Launch(spec) => Some(spec),
+            _ => None,
+        })
+    };
+    for spec in launch(fleet.handle(Event::Listed { asked: now, instances: vec![] }, now)).collect::<Vec<_>>() {
+        let generation = spec.generation;
+        fleet.handle(Event::Launched { generation, result: Ok(instance(&spec)) }, now);
+        fleet.handle(Event::Probed { generation, seq: 1, result: Ok(()) }, now);
+    }
+    let generation = Generation(1);
+    for (event, health) in [
+        (Event::Refused { generation }, Health::Unready),
+        (Event::Runtime(RuntimeEvent::Paused { generation }), Health::Lost),
+    ] {
+        let actions = fleet.handle(event, now);
+        assert!(actions.contains(&Action::Health { generation, health }), "{actions:?}");
+        let seq = actions.iter().find_map(|action| match action {
+            Action::Probe { generation: Generation(1), seq, .. } => Some(*seq),
+            _ => None,
+        });
+        let seq = seq.expect("probed at once");
+        // A stale result says nothing.
+        assert!(fleet.handle(Event::Probed { generation, seq: seq - 1, result: Ok(()) }, now).is_empty());
+        let actions = fleet.handle(Event::Probed { generation, seq, result: Ok(()) }, now);
+        assert!(actions.contains(&Action::Health { generation, health: Health::Ready }), "{actions:?}");
+        assert!(!actions.contains(&Action::Publish), "a flap changes no membership");
+    }
+}
