@@ -2,10 +2,13 @@
 //!
 //! Modules stand on floors; each imports from lower floors only. `docs/architecture.md` draws them.
 
+pub mod metrics;
 pub mod policy;
 pub mod pool;
 pub mod probe;
+pub mod proxy;
 pub mod replica;
 pub mod ring;
 pub mod runtime;
+pub mod shutdown;
 pub mod supervisor;

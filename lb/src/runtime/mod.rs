@@ -5,6 +5,7 @@
 
 pub mod fake;
 pub mod fixed;
+pub mod process;
 
 use std::fmt;
 use std::future::Future;

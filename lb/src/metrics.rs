@@ -1,0 +1,71 @@
+//! Metrics of the data path: handles that are made once and passed in, no global.
+//!
+//! Counters are atomics shared by the cores; incrementing one takes no lock. Metrics of the replicas are not kept here but
+//! read from their own cells when somebody asks.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Upper bounds of the latency histogram, seconds.
+const BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What the proxy counts.
+#[derive(Debug, Clone)]
+pub struct ProxyMetrics {
+    /// Responses by class of status, 1xx to 5xx, replicas' and the balancer's own errors.
+    responses: [IntCounter; 5],
+    /// Seconds from a request's header to its response's header.
+    pub duration: Histogram,
+    /// Tries on another replica.
+    pub retries: IntCounter,
+    /// Requests that no replica was ready for.
+    pub unserved: IntCounter,
+    /// Open client connections.
+    pub connections: IntGauge,
+    /// Client connections accepted.
+    pub accepted: IntCounter,
+    /// Connections opened to replicas.
+    pub connects: IntCounter,
+}
+
+impl ProxyMetrics {
+    /// Metrics that are shown by `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name, help| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let responses = IntCounterVec::new(
+            Opts::new("ringkeeper_responses_total", "Responses to proxied requests by class of status."),
+            &["class"],
+        )?;
+        registry.register(Box::new(responses.clone()))?;
+        let duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "ringkeeper_response_seconds",
+                "Time from the end of a request's header to the start of its response.",
+            )
+            .buckets(BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        let connections = IntGauge::new("ringkeeper_client_connections", "Open client connections.")?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            responses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| responses.with_label_values(&[class])),
+            duration,
+            retries: counter("ringkeeper_retries_total", "Tries of a request on another replica.")?,
+            unserved: counter("ringkeeper_unserved_total", "Requests that no replica was ready for.")?,
+            connections,
+            accepted: counter("ringkeeper_client_connections_total", "Client connections accepted.")?,
+            connects: counter("ringkeeper_replica_connections_total", "Connections opened to replicas.")?,
+        })
+    }
+
+    /// Counts a response.
+    #[inline]
+    pub fn response(&self, status: http::StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        self.responses[class - 1].inc();
+    }
+}

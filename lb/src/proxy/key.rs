@@ -1,0 +1,147 @@
+//! The key that a request is placed by. Pure but for the random number, which comes in.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::request::Parts;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What of a request decides its place on the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// Nothing: a random six-digit number, as the assignment has it.
+    Random,
+    /// The client's address.
+    ClientIp,
+    /// The path without its query.
+    Path,
+    /// The value of a header.
+    Header(HeaderName),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a query parameter, as it stands in the URL.
+    Query(String),
+}
+
+impl HashKey {
+    /// What a hash key may be, for messages.
+    pub const ALLOWED: &'static str = "random, client-ip, path, header:NAME, cookie:NAME, query:NAME";
+
+    /// The key of a request; `random` is drawn only if nothing else decides, because it is configured or because the
+    /// request lacks what is.
+    pub fn of(&self, request: &Parts, client: IpAddr, random: impl FnOnce() -> u64) -> u64 {
+        let hash = |bytes: &[u8]| Some(xxh3_64(bytes));
+        let key = match self {
+            Self::Random => None,
+            Self::ClientIp => match client.to_canonical() {
+                IpAddr::V4(ip) => hash(&ip.octets()),
+                IpAddr::V6(ip) => hash(&ip.octets()),
+            },
+            Self::Path => hash(request.uri.path().as_bytes()),
+            Self::Header(name) => request.headers.get(name).and_then(|value| hash(value.as_bytes())),
+            Self::Cookie(name) => cookie(&request.headers, name).and_then(|value| hash(value.as_bytes())),
+            Self::Query(name) => {
+                request.uri.query().and_then(|query| query_value(query, name)).and_then(|value| hash(value.as_bytes()))
+            }
+        };
+        key.unwrap_or_else(random)
+    }
+}
+
+/// The first value of cookie `name` (RFC 6265, section 4.2.1).
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find_map(|(key, v)| (key == name).then_some(v))
+}
+
+impl FromStr for HashKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = |prefix| text.strip_prefix(prefix).filter(|name: &&str| !name.is_empty());
+        match text {
+            "random" => Ok(Self::Random),
+            "client-ip" => Ok(Self::ClientIp),
+            "path" => Ok(Self::Path),
+            _ => {
+                if let Some(name) = named("header:").and_then(|name| name.parse().ok()) {
+                    Ok(Self::Header(name))
+                } else if let Some(name) = named("cookie:") {
+                    Ok(Self::Cookie(name.into()))
+                } else if let Some(name) = named("query:") {
+                    Ok(Self::Query(name.into()))
+                } else {
+                    Err(Self::ALLOWED.into())
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random => f.write_str("random"),
+            Self::ClientIp => f.write_str("client-ip"),
+            Self::Path => f.write_str("path"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn key(hash_key: &str, request: http::request::Builder) -> Option<u64> {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let key = hash_key.parse::<HashKey>().unwrap().of(&parts, [127, 0, 0, 1].into(), || 0);
+        (key != 0).then_some(key)
+    }
+
+    #[test]
+    fn each_key_reads_what_it_names() {
+        let request = || {
+            Request::get("/a/b?user=7&user=8&flag")
+                .header("x-user", "7")
+                .header("cookie", "a=1; sid=7")
+                .header("cookie", "b=2")
+        };
+        let seven = Some(xxh3_64(b"7"));
+        assert_eq!(key("header:X-User", request()), seven);
+        assert_eq!(key("cookie:sid", request()), seven);
+        assert_eq!(key("cookie:b", request()), Some(xxh3_64(b"2")));
+        assert_eq!(key("query:user", request()), seven);
+        assert_eq!(key("path", request()), Some(xxh3_64(b"/a/b")));
+        assert_eq!(key("client-ip", request()), Some(xxh3_64(&[127, 0, 0, 1])));
+        for missing in ["random", "header:x-other", "cookie:other", "query:other"] {
+            assert_eq!(key(missing, request()), None, "{missing}");
+        }
+    }
+
+    #[test]
+    fn what_is_parsed_is_what_is_shown() {
+        for text in ["random", "client-ip", "path", "header:x-user", "cookie:sid", "query:user"] {
+            assert_eq!(text.parse::<HashKey>().unwrap().to_string(), text);
+        }
+        for bad in ["", "Random", "header:", "header:a b", "cookie:", "query:", "ip"] {
+            assert!(bad.parse::<HashKey>().is_err(), "{bad}");
+        }
+    }
+}

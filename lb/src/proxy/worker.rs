@@ -1,0 +1,227 @@
+//! One core's share of the data path: a thread with a single-threaded runtime, its own listener (`SO_REUSEPORT` lets the
+//! kernel spread connections over them), and its own connections to replicas.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::ProxyConfig;
+use super::body::ProxyBody;
+use super::connections::Connections;
+use super::forward::{Client, Forwarder};
+use super::watchdog::{TICK, Watchdog};
+use crate::metrics::ProxyMetrics;
+use crate::pool::PoolReader;
+use crate::shutdown::Shutdown;
+
+/// Connections that may wait to be accepted, per worker.
+const BACKLOG: i32 = 4096;
+/// An accept error (say, no descriptors left) is not cured by trying again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+type Http1<S> = http1::Connection<TokioIo<TcpStream>, S>;
+
+/// The balancer's own paths on the public listener, and what answers them.
+#[derive(Clone)]
+pub struct OwnRoutes {
+    /// Exact paths.
+    pub paths: &'static [&'static str],
+    /// Their answers.
+    pub router: axum::Router,
+}
+
+/// Everything that workers are made of.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// How requests are treated.
+    pub proxy: Arc<ProxyConfig>,
+    /// Where replicas come from.
+    pub pool: PoolReader,
+    /// The balancer's own paths.
+    pub own: OwnRoutes,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// How long requests under way may take after that.
+    pub drain_timeout: Duration,
+}
+
+/// What a worker's tasks share; only its own thread touches it.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) connections: Connections,
+    pub(super) watchdog: Arc<Watchdog>,
+    draining: AtomicBool,
+}
+
+/// One listener for each of `workers`, all on the same address.
+///
+/// A listener without `SO_REUSEPORT` is tried first: two balancers on one port would otherwise share its connections
+/// without anybody noticing.
+pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    let socket = |addr: SocketAddr, reuse_port| {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        Ok::<_, io::Error>(socket)
+    };
+    let probe = socket(addr, false)?;
+    probe.listen(1)?;
+    let addr = StdListener::from(probe).local_addr()?;
+    (0..workers.max(1))
+        .map(|_| {
+            let socket = socket(addr, true)?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+/// Starts a worker on a thread of its own; the thread ends when shutdown began and its connections are done or late.
+pub fn spawn(name: String, listener: StdListener, config: WorkerConfig, seed: u64) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _within = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve(listener, config, seed)))
+}
+
+async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
+    let WorkerConfig { proxy, pool, own, metrics, shutdown, drain_timeout } = config;
+    let shared = Arc::<Shared>::default();
+    let client_timeout = proxy.client_timeout;
+    let write_timeout = proxy.idle_timeout;
+    tokio::spawn(keep_house(Arc::clone(&shared), pool.clone(), proxy.keepalive));
+    let rng = SmallRng::seed_from_u64(seed);
+    let forwarder = Arc::new(Forwarder::new(proxy, pool, Arc::clone(&shared), metrics.clone(), rng));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(client_timeout).pipeline_flush(true);
+    let start = |stream: TcpStream, peer: SocketAddr| {
+        let _ = stream.set_nodelay(true);
+        // The kernel ends a connection whose peer takes nothing for this long.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
+        let (forwarder, own, client) = (Arc::clone(&forwarder), own.clone(), Client::new(peer.ip()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (forwarder, own, client) = (Arc::clone(&forwarder), own.clone(), client.clone());
+            async move {
+                if own.paths.contains(&request.uri().path()) {
+                    return Ok::<_, Infallible>(answer(own.router, request).await);
+                }
+                Ok(forwarder.forward(request, &client).await)
+            }
+        });
+        metrics.accepted.inc();
+        metrics.connections.inc();
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let (shared, metrics) = (Arc::clone(&shared), metrics.clone());
+        tokio::spawn(async move {
+            let ended = until_drained(pin!(connection), &shared).await;
+            if let Err(error) = ended {
+                tracing::debug!(%peer, "client connection: {error}");
+            }
+            metrics.connections.dec();
+        });
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.begun() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(stream, peer),
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Whoever has connected by now is served; closing the listener would reset them.
+    while let Poll::Ready(Ok((stream, peer))) = futures_util::poll!(std::pin::pin!(listener.accept())) {
+        start(stream, peer);
+    }
+    drop(listener);
+    shared.draining.store(true, Ordering::SeqCst);
+    shared.watchdog.wake_all();
+    let deadline = Instant::now() + drain_timeout;
+    let mut tick = tokio::time::interval(TICK / 5);
+    // The shared state is held by this function, the housekeeper, the forwarder, and by each connection.
+    while Arc::strong_count(&shared) > 3 && Instant::now() < deadline {
+        tick.tick().await;
+    }
+}
+
+/// Has one of the balancer's own routes answer.
+async fn answer(router: axum::Router, request: Request<Incoming>) -> Response<ProxyBody> {
+    match router.oneshot(request.map(axum::body::Body::new)).await {
+        Ok(response) => response.map(ProxyBody::own),
+        Err(never) => match never {},
+    }
+}
+
+/// Moves the worker's clock, and looks after what waits and what is idle.
+async fn keep_house(shared: Arc<Shared>, mut pool: PoolReader, keepalive: Duration) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let keepalive = super::watchdog::ticks(keepalive);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                shared.watchdog.tick();
+                let oldest = shared.watchdog.now().saturating_sub(keepalive);
+                shared.connections.expire(oldest, |_| true);
+            }
+            () = pool.changed() => {
+                shared.watchdog.abandon_lost();
+                let snapshot = pool.snapshot();
+                let is_member = |generation| snapshot.members.iter().any(|member| member.generation == generation);
+                shared.connections.expire(0, is_member);
+            }
+        }
+    }
+}
+
+/// Drives a client's connection, and tells it once, when the time comes, to end with its current request.
+async fn until_drained<S>(mut connection: Pin<&mut Http1<S>>, shared: &Arc<Shared>) -> Result<(), hyper::Error>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = ProxyBody>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let watch = shared.watchdog.watch(u64::MAX, None);
+    let (mut watched, mut told) = (false, false);
+    poll_fn(|cx| {
+        if !watched {
+            // A task's waker never changes, so it is left once.
+            watched = true;
+            let _ = watch.poll(cx);
+        }
+        if !told && shared.draining.load(Ordering::Relaxed) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
