@@ -2,6 +2,9 @@
 //!
 //! Modules stand on floors; each imports from lower floors only. `docs/architecture.md` draws them.
 
+pub mod admin;
+pub mod app;
+pub mod config;
 pub mod metrics;
 pub mod policy;
 pub mod pool;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `lb` program. See `lb --help`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -142,6 +142,8 @@ pub struct Replica {
     pub addr: SocketAddr,
     /// Its weight among the others.
     pub weight: NonZeroU16,
+    /// Its priority among the others.
+    pub priority: u16,
     health: AtomicU8,
     in_flight: AtomicU32,
     served: AtomicU64,
@@ -159,6 +161,7 @@ impl Replica {
             hostname: spec.hostname.clone(),
             addr,
             weight: NonZeroU16::MIN,
+            priority: 0,
             health: AtomicU8::new(Health::Unready as u8),
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),

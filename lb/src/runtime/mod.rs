@@ -3,6 +3,7 @@
 //! One trait, and one module for each kind of runtime. A runtime does as it is told and reports what it sees; it does not
 //! decide, keep count of N, or probe.
 
+pub mod docker;
 pub mod fake;
 pub mod fixed;
 pub mod process;

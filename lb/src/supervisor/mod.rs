@@ -31,6 +31,8 @@ pub struct Status {
     pub listing: Listing,
     /// Every replica, leaving ones included, oldest first.
     pub members: Vec<MemberStatus>,
+    /// Replicas that failed and were replaced since the start.
+    pub replaced: u64,
 }
 
 /// One replica at that moment.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::fleet::{Action, Event, Fleet, FleetConfig, Listing, Refusal, Ticket};
+use super::fleet::{Action, Event, Fleet, FleetConfig, Listing, Notice, Refusal, Ticket};
 use super::log::log;
 use super::{COMMANDS, Command, MemberStatus, Status, SupervisorHandle};
 use crate::pool::{Pool, Suspicion};
@@ -53,6 +53,7 @@ pub struct Supervisor<R> {
     tickets: u64,
     at_once: Arc<Semaphore>,
     listing: bool,
+    replaced: u64,
 }
 
 impl<R: Runtime> Supervisor<R> {
@@ -89,6 +90,7 @@ impl<R: Runtime> Supervisor<R> {
             tickets: 0,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             listing: false,
+            replaced: 0,
         };
         supervisor.take_in(Event::Listed { asked, instances });
         Ok((supervisor, SupervisorHandle { commands: sender, status: watched }))
@@ -166,7 +168,7 @@ impl<R: Runtime> Supervisor<R> {
         let members = members
             .map(|view| MemberStatus { replica: self.replicas.get(&view.spec.generation).cloned(), view })
             .collect();
-        self.status.send_replace(Arc::new(Status { listing: self.fleet.listing(), members }));
+        self.status.send_replace(Arc::new(Status { listing: self.fleet.listing(), members, replaced: self.replaced }));
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -225,7 +227,10 @@ impl<R: Runtime> Supervisor<R> {
                     let _ = caller.send(answer);
                 }
             }
-            Action::Report(notice) => log(&notice),
+            Action::Report(notice) => {
+                self.replaced += u64::from(matches!(notice, Notice::Replaced { .. }));
+                log(&notice);
+            }
         }
     }
 

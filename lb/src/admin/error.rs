@@ -1,0 +1,57 @@
+//! Errors of the public endpoints: `{"message":"<Error> …","status":"failure"}`.
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::supervisor::Refusal;
+
+/// Why a request was not carried out; it has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ApiError {
+    /// The request says something that can't be done.
+    Bad(String),
+    /// Its body is too long.
+    TooLarge(usize),
+    /// The path has other methods.
+    Method(&'static str),
+    /// The fleet would not.
+    Refused(Refusal),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Refused(Refusal::Runtime(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(Refusal::Busy | Refusal::Closing) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Bad(message) => message.clone(),
+            Self::TooLarge(limit) => format!("the body is over {limit} bytes, the most that is taken"),
+            Self::Method(allowed) => format!("this path allows {allowed} only"),
+            Self::Refused(refusal) => refusal.to_string(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let message = serde_json::Value::from(format!("<Error> {}", self.message()));
+        let mut response = (self.status(), format!(r#"{{"message":{message},"status":"failure"}}"#)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Self::Method(allowed) = self {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        } else if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,362 @@
+//! Flags, environment and file become each module's own configuration. The only reader of the environment.
+//!
+//! Whatever is wrong stops the start, and everything that is wrong is said at once.
+
+mod layers;
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use layers::{Environment, Layers, Origin, Problem};
+pub use settings::{SETTINGS, Setting};
+
+use crate::policy::{PolicyConfig, PolicyKind};
+use crate::probe::HeartbeatConfig;
+use crate::proxy::{HashKey, NotFound, ProxyConfig};
+use crate::replica::Hostname;
+use crate::ring::{MAX_SLOTS, Probing, RingConfig, RingHash};
+use crate::runtime::process::ServerCommand;
+use crate::supervisor::{Backoff, FleetConfig};
+
+/// How often the runtime's list is compared.
+const RELIST: Duration = Duration::from_secs(5);
+/// Every duration lies between these.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Public listener.
+    pub listen: SocketAddr,
+    /// Admin listener.
+    pub admin_listen: Option<SocketAddr>,
+    /// Threads of the data path.
+    pub workers: usize,
+    /// What starts replicas.
+    pub runtime: RuntimeConfig,
+    /// The fleet.
+    pub fleet: FleetConfig,
+    /// Are replicas removed when the balancer stops?
+    pub remove_on_exit: bool,
+    /// How a replica is chosen.
+    pub policy: PolicyConfig,
+    /// The data path.
+    pub proxy: ProxyConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// Which runtime, with its own settings.
+#[derive(Debug, Clone)]
+pub enum RuntimeConfig {
+    /// Child processes.
+    Process(ServerCommand),
+    /// Containers.
+    Docker(DockerConfig),
+    /// Members that somebody else runs: name, host and port.
+    Static(Vec<(Hostname, String)>),
+}
+
+/// Settings of the docker runtime.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    /// Where the engine listens.
+    pub host: String,
+    /// Value of the label that tells this fleet's containers from others'.
+    pub fleet: String,
+    /// Image of the replicas.
+    pub image: String,
+    /// Network of the replicas.
+    pub network: String,
+    /// Where a replica listens.
+    pub port: u16,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A tracing filter.
+    pub filter: String,
+    /// JSON instead of text?
+    pub json: bool,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadConfig(pub Vec<Problem>);
+
+impl std::error::Error for BadConfig {}
+impl fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The environment of this process, as far as it is text.
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The file to read: the flag's, or that of `LB_CONFIG`.
+pub fn file(flag: Option<PathBuf>, environment: &Environment) -> Option<PathBuf> {
+    flag.or_else(|| environment.get("LB_CONFIG").map(PathBuf::from))
+}
+
+fn number<T: FromStr + PartialOrd + fmt::Display>(range: RangeInclusive<T>) -> impl FnOnce(&str) -> Result<T, String> {
+    move |text| {
+        let parsed = text.parse().ok().filter(|number| range.contains(number));
+        parsed.ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text).ok().filter(|time| TIMES.contains(time));
+    parsed.ok_or_else(|| "a time from 1ms to 24h with its unit, such as 500ms, 10s or 2min".into())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and a port, such as 0.0.0.0:5000 or [::]:5000".into())
+}
+
+fn or_off<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Option<T>, String> {
+    move |text| match text {
+        "off" => Ok(None),
+        text => parse(text).map(Some).map_err(|allowed| format!("{allowed}, or off")),
+    }
+}
+
+fn member_list(text: &str) -> Result<Vec<(Hostname, String)>, String> {
+    const ALLOWED: &str = "host:port or name=host:port, separated by commas, each name once";
+    let wrong = |what: &str| format!("{ALLOWED}; '{what}' is not");
+    let mut members = Vec::new();
+    for (number, item) in (1..).zip(text.split(',').map(str::trim)) {
+        let generated = format!("S{number}");
+        let (name, addr) = item.split_once('=').unwrap_or((&generated, item));
+        let name = Hostname::new(name).ok_or_else(|| wrong(item))?;
+        let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong(item))?;
+        if host.is_empty() || port.parse::<u16>().is_err() || members.iter().any(|(other, _)| *other == name) {
+            return Err(wrong(item));
+        }
+        members.push((name, addr.to_owned()));
+    }
+    Ok(members)
+}
+
+impl Config {
+    /// The configuration that `layers` describe. `program` is this program, beside which the sample server lies.
+    pub fn new(mut layers: Layers, program: Option<&Path>) -> Result<Self, BadConfig> {
+        let config = Self::read(&mut layers, program);
+        match config {
+            Some(config) if layers.problems.is_empty() => Ok(config),
+            _ => Err(BadConfig(layers.problems)),
+        }
+    }
+
+    fn read(l: &mut Layers, program: Option<&Path>) -> Option<Self> {
+        // Every setting is looked at before the first `?`, so that all problems are found.
+        let listen = l.parse("listen", address);
+        let admin_listen = l.parse("admin_listen", or_off(address));
+        l.parse("control_listen", |text| match text {
+            "off" => Ok(()),
+            _ => Err("off; this version has no L4 control channel yet".into()),
+        });
+        let workers = l.parse("workers", number(0..=1024));
+        let policy = policy(l);
+        let heartbeat = heartbeat(l);
+        let proxy = proxy(l);
+        let log = log(l);
+        let replicas = l.parse("replicas", number(0..=MAX_SLOTS as usize));
+        let max_replicas = l.parse("max_replicas", number(0..=MAX_SLOTS as usize));
+        let drain_timeout = l.parse("drain_timeout", time);
+        let stop_grace = l.parse("stop_grace", time);
+        let start_timeout = l.parse("start_timeout", time);
+        let runtime = runtime(l, program);
+        let remove_on_exit = remove_on_exit(l, runtime.as_ref());
+        let (policy, runtime, replicas) = (policy?, runtime?, replicas?);
+        let fleet = FleetConfig {
+            replicas,
+            max_replicas,
+            ring: policy.ring,
+            heals: !matches!(runtime, RuntimeConfig::Static(_)),
+            heartbeat: heartbeat?,
+            drain_timeout: drain_timeout?,
+            stop_grace: stop_grace?,
+            start_timeout: start_timeout?,
+            relist: RELIST,
+            backoff: Backoff::default(),
+        };
+        let RingConfig { slots, vnodes, .. } = policy.ring;
+        let fits = policy.ring.capacity();
+        if let RuntimeConfig::Static(members) = &runtime
+            && members.len() > fits
+        {
+            l.refuse("members", &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
+        } else if fleet.heals && replicas > fits {
+            l.refuse("replicas", &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
+        } else if let Some(max) = max_replicas.filter(|max| replicas > *max) {
+            l.refuse("replicas", &format!("max_replicas is {max}"));
+        }
+        Some(Self {
+            listen: listen?,
+            admin_listen: admin_listen?,
+            workers: match workers? {
+                0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                workers => workers,
+            },
+            runtime,
+            fleet,
+            remove_on_exit: remove_on_exit?,
+            policy,
+            proxy: proxy?,
+            log: log?,
+        })
+    }
+}
+
+fn policy(l: &mut Layers) -> Option<PolicyConfig> {
+    let kind = l.parse("policy", str::parse::<PolicyKind>);
+    let slots = l.parse("slots", number(1..=MAX_SLOTS));
+    let vnodes = l.parse("vnodes", number(1..=slots.unwrap_or(MAX_SLOTS)));
+    let hash = l.parse("hash", str::parse::<RingHash>);
+    let probing = l.parse("probing", str::parse::<Probing>);
+    let factor = |text: &str| {
+        let factor = text.parse::<f64>().ok().filter(|factor| *factor > 1.0 && *factor <= 1000.0);
+        factor.ok_or_else(|| "a factor above 1, to 1000".into())
+    };
+    let bound = l.parse("bound", or_off(factor));
+    Some(PolicyConfig {
+        kind: kind?,
+        ring: RingConfig { slots: slots?, vnodes: vnodes?, hash: hash?, probing: probing? },
+        bound: bound?,
+    })
+}
+
+fn heartbeat(l: &mut Layers) -> Option<HeartbeatConfig> {
+    let interval = l.parse("heartbeat_interval", time);
+    let timeout = l.parse("heartbeat_timeout", time);
+    let falls = l.parse("heartbeat_falls", number(1..=1000));
+    let rises = l.parse("heartbeat_rises", number(1..=1000));
+    let path = l.parse("heartbeat_path", |text| {
+        let valid = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok();
+        if valid { Ok(text.to_owned()) } else { Err("a path that begins with '/'".into()) }
+    });
+    Some(HeartbeatConfig { interval: interval?, timeout: timeout?, falls: falls?, rises: rises?, path: path? })
+}
+
+fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
+    let hash_key = l.parse("hash_key", str::parse::<HashKey>);
+    let not_found = l.parse("not_found", str::parse::<NotFound>);
+    let connect_timeout = l.parse("connect_timeout", time);
+    let response_timeout = l.parse("response_timeout", time);
+    let idle_timeout = l.parse("idle_timeout", time);
+    let client_timeout = l.parse("client_timeout", time);
+    let tries = l.parse("tries", number(1..=100));
+    let keepalive = l.parse("replica_keepalive", time);
+    Some(ProxyConfig {
+        hash_key: hash_key?,
+        not_found: not_found?,
+        connect_timeout: connect_timeout?,
+        response_timeout: response_timeout?,
+        idle_timeout: idle_timeout?,
+        client_timeout: client_timeout?,
+        tries: tries?,
+        keepalive: keepalive?,
+    })
+}
+
+fn log(l: &mut Layers) -> Option<LogConfig> {
+    let filter = l.parse("log", |text| match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("error, warn, info, debug, trace, or a tracing filter ({error})")),
+    });
+    let json = l.parse("log_format", |text| match text {
+        "text" => Ok(false),
+        "json" => Ok(true),
+        _ => Err("text, json".into()),
+    });
+    Some(LogConfig { filter: filter?, json: json? })
+}
+
+fn runtime(l: &mut Layers, program: Option<&Path>) -> Option<RuntimeConfig> {
+    let kind = l.parse("runtime", |text| match text {
+        "docker" | "process" | "static" => Ok(text.to_owned()),
+        _ => Err("docker, process, static".into()),
+    });
+    // A list of members is checked even where it is not used.
+    let members = l.parse("members", member_list);
+    let command = l.parse("server_command", |text| match shlex::split(text) {
+        Some(words) if !words.is_empty() => Ok(words),
+        _ => Err("a program and its arguments, quoted as in a shell".into()),
+    });
+    let label = |text: &str| {
+        let valid = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        if valid { Ok(text.to_owned()) } else { Err("letters, digits, '_', '.' and '-'".into()) }
+    };
+    let any = |text: &str| if text.is_empty() { Err("a name".to_owned()) } else { Ok(text.to_owned()) };
+    let fleet = l.parse("fleet", label);
+    let (image, network) = (l.parse("image", any), l.parse("network", any));
+    let port = l.parse("replica_port", number(1..=u16::MAX));
+    let host = l.parse("docker_host", |text| {
+        if text.starts_with("unix://") || text.starts_with("tcp://") || text.starts_with("http://") {
+            Ok(text.to_owned())
+        } else {
+            Err("unix:///path/to/socket, or tcp://host:port".into())
+        }
+    });
+    match kind?.as_str() {
+        "docker" => Some(RuntimeConfig::Docker(DockerConfig {
+            host: host?,
+            fleet: fleet?,
+            image: image?,
+            network: network?,
+            port: port?,
+        })),
+        "static" => {
+            if members.is_none() && l.get("members").is_none() {
+                l.refuse("runtime", "it needs a list of members: --members host:port,host:port");
+            }
+            members.map(RuntimeConfig::Static)
+        }
+        _ => {
+            if let Some(words) = command {
+                return Some(RuntimeConfig::Process(ServerCommand::Custom(words)));
+            }
+            let server = program.and_then(Path::parent).map(|folder| folder.join("server"));
+            match server.filter(|server| server.is_file()) {
+                Some(server) => Some(RuntimeConfig::Process(ServerCommand::Sample(server))),
+                None => {
+                    l.refuse("runtime", "there is no 'server' beside lb to run; say what to run with --server-command");
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn remove_on_exit(l: &mut Layers, runtime: Option<&RuntimeConfig>) -> Option<bool> {
+    let said = l.parse("on_exit", |text| match text {
+        "remove" => Ok(true),
+        "keep" => Ok(false),
+        _ => Err("remove, keep".into()),
+    });
+    match runtime? {
+        RuntimeConfig::Process(_) => {
+            if said == Some(false) {
+                l.refuse("on_exit", "child processes end with the balancer, so the process runtime allows remove only");
+            }
+            Some(true)
+        }
+        RuntimeConfig::Docker(_) => Some(said.unwrap_or(false)),
+        RuntimeConfig::Static(_) => Some(false),
+    }
+}

@@ -1,0 +1,109 @@
+//! The table of settings: one line for each, from which flags, environment variables, file keys, help, and the README's
+//! table all come.
+
+/// One setting. Its flag is `--key` with dashes, its file key is `key`.
+#[derive(Debug)]
+pub struct Setting {
+    /// Key in the file.
+    pub key: &'static str,
+    /// Environment variable.
+    pub env: &'static str,
+    /// Value if nothing else is said; empty for none.
+    pub default: &'static str,
+    /// What stands for the value in help.
+    pub value: &'static str,
+    /// Heading in help.
+    pub group: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+const fn setting(
+    group: &'static str,
+    key: &'static str,
+    env: &'static str,
+    default: &'static str,
+    value: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, env, default, value, group, help }
+}
+
+const LISTENERS: &str = "Listeners";
+const FLEET: &str = "Fleet";
+const RUNTIMES: &str = "Runtimes";
+const PLACEMENT: &str = "Placement";
+const HEARTBEATS: &str = "Heartbeats";
+const PROXY: &str = "Proxy";
+const LOGS: &str = "Logs";
+
+/// All settings, in the order of help.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting(LISTENERS, "listen", "LB_LISTEN", "0.0.0.0:5000", "ADDR:PORT", "public listener; port 0 takes any free port, which is logged"),
+    setting(LISTENERS, "admin_listen", "LB_ADMIN_LISTEN", "127.0.0.1:5001", "ADDR:PORT|off", "admin listener"),
+    setting(LISTENERS, "control_listen", "LB_CONTROL_LISTEN", "off", "off", "L4 control channel; this version has none yet"),
+    setting(LISTENERS, "workers", "LB_WORKERS", "0", "N", "threads of the data path; 0 for one per core"),
+    setting(FLEET, "runtime", "LB_RUNTIME", "process", "KIND", "what starts replicas: docker, process, static"),
+    setting(FLEET, "replicas", "LB_REPLICAS", "3", "N", "replicas at the start"),
+    setting(FLEET, "max_replicas", "LB_MAX_REPLICAS", "", "N", "replicas at most, besides the ring's slots / vnodes"),
+    setting(FLEET, "fleet", "LB_FLEET", "ringkeeper", "NAME", "name that tells this fleet's containers from others'"),
+    setting(FLEET, "drain_timeout", "LB_DRAIN_TIMEOUT", "10s", "TIME", "for requests under way, when a replica leaves or the balancer stops"),
+    setting(FLEET, "stop_grace", "LB_STOP_GRACE", "5s", "TIME", "for a replica to end by itself before it is killed"),
+    setting(FLEET, "start_timeout", "LB_START_TIMEOUT", "30s", "TIME", "for a replica to be started, and again to answer"),
+    setting(FLEET, "on_exit", "LB_ON_EXIT", "", "remove|keep", "replicas when the balancer stops [default: process: remove, docker: keep]"),
+    setting(RUNTIMES, "server_command", "LB_SERVER_COMMAND", "", "COMMAND", "process: what to run, {port} and {hostname} are replaced [default: the 'server' beside lb]"),
+    setting(RUNTIMES, "image", "LB_IMAGE", "ringkeeper-server", "IMAGE", "docker: image of the replicas"),
+    setting(RUNTIMES, "network", "LB_NETWORK", "net1", "NETWORK", "docker: network of the replicas"),
+    setting(RUNTIMES, "replica_port", "LB_REPLICA_PORT", "5000", "PORT", "docker: where a replica listens; passed to it as PORT"),
+    setting(RUNTIMES, "docker_host", "LB_DOCKER_HOST", "unix:///var/run/docker.sock", "URL", "docker: the engine's socket"),
+    setting(RUNTIMES, "members", "LB_MEMBERS", "", "LIST", "static: host:port,name=host:port,…"),
+    setting(PLACEMENT, "policy", "LB_POLICY", "consistent", "POLICY", "how a replica is chosen: consistent"),
+    setting(PLACEMENT, "slots", "LB_SLOTS", "512", "N", "slots on the ring, 1 to 1048576"),
+    setting(PLACEMENT, "vnodes", "LB_VNODES", "9", "N", "virtual nodes per replica"),
+    setting(PLACEMENT, "hash", "LB_HASH", "assignment", "HASH", "hash functions of the ring: assignment, xxh3"),
+    setting(PLACEMENT, "probing", "LB_PROBING", "linear", "PROBING", "search for a free slot: linear, quadratic"),
+    setting(PLACEMENT, "bound", "LB_BOUND", "1.25", "FACTOR|off", "bounded loads: no replica holds more than this times its part"),
+    setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "KEY", "what places a request: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
+    setting(HEARTBEATS, "heartbeat_interval", "LB_HEARTBEAT_INTERVAL", "500ms", "TIME", "from one heartbeat to the next"),
+    setting(HEARTBEATS, "heartbeat_timeout", "LB_HEARTBEAT_TIMEOUT", "500ms", "TIME", "for one heartbeat"),
+    setting(HEARTBEATS, "heartbeat_falls", "LB_HEARTBEAT_FALLS", "3", "N", "failures in a row that fail a replica"),
+    setting(HEARTBEATS, "heartbeat_rises", "LB_HEARTBEAT_RISES", "1", "N", "successes in a row that make a replica ready"),
+    setting(HEARTBEATS, "heartbeat_path", "LB_HEARTBEAT_PATH", "/heartbeat", "PATH", "path that is asked for"),
+    setting(PROXY, "not_found", "LB_NOT_FOUND", "assignment", "assignment|pass", "a replica's 404: 400 with the assignment's message, or as it is"),
+    setting(PROXY, "tries", "LB_TRIES", "3", "N", "tries of a request that may be repeated, the first included"),
+    setting(PROXY, "connect_timeout", "LB_CONNECT_TIMEOUT", "1s", "TIME", "for a connection to a replica"),
+    setting(PROXY, "response_timeout", "LB_RESPONSE_TIMEOUT", "30s", "TIME", "for the start of a replica's response (504)"),
+    setting(PROXY, "idle_timeout", "LB_IDLE_TIMEOUT", "60s", "TIME", "for the next piece of a body, either way"),
+    setting(PROXY, "client_timeout", "LB_CLIENT_TIMEOUT", "60s", "TIME", "for a client's next request on its connection"),
+    setting(PROXY, "replica_keepalive", "LB_REPLICA_KEEPALIVE", "4s", "TIME", "for an unused connection to a replica to be kept"),
+    setting(LOGS, "log", "RUST_LOG", "info", "FILTER", "what is logged: error, warn, info, debug, trace, or a tracing filter"),
+    setting(LOGS, "log_format", "LB_LOG_FORMAT", "text", "text|json", "how it is logged"),
+];
+
+/// The setting with this key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+impl Setting {
+    /// Its flag, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_regular() {
+        for setting in SETTINGS {
+            if setting.key != "log" {
+                assert_eq!(setting.env, format!("LB_{}", setting.key.to_uppercase()));
+            }
+            assert_eq!(SETTINGS.iter().filter(|other| other.key == setting.key).count(), 1, "{}", setting.key);
+        }
+    }
+}
