@@ -1,0 +1,106 @@
+# `make help` shows what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+RELEASE := target/$(TARGET)/release
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose)
+FLEET ?= ringkeeper
+PORT := $(or $(RINGKEEPER_PORT),5000)
+ADMIN_PORT := $(or $(RINGKEEPER_ADMIN_PORT),5001)
+# "host": images hold what cargo builds here; "full": everything is built in Docker.
+export RINGKEEPER_BUILD ?= host
+# Open files of the balancer's container: 65536, or what this host allows.
+export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
+
+.PHONY: help run up down logs images build test fmt lint unit doc deny docker-ready analysis clean
+
+help: ## Show this help
+	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@printf '\nSettings are passed on: LB_REPLICAS=5 make run. All of them: make run ARGS=--help\n'
+
+build: need-cargo ## Build the programs (static, optimised)
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(TARGET) -p lb -p server
+
+run: build ## Balance on port 5000 with 3 replicas as local processes, no Docker needed
+	@printf '\nIn another shell, try:\n'
+	@printf '  curl localhost:$(PORT)/home\n  curl localhost:$(PORT)/rep\n'
+	@printf '  curl -X POST -d '\''{"n":2,"hostnames":["S4"]}'\'' localhost:$(PORT)/add\n  curl localhost:$(ADMIN_PORT)/api/v1/replicas\n'
+	@printf 'Ctrl-C ends it.\n\n'
+	@exec $(RELEASE)/lb serve $(ARGS)
+
+images: need-engine ## Build the images ringkeeper and ringkeeper-server
+	@if [ "$(RINGKEEPER_BUILD)" = host ]; then $(MAKE) --no-print-directory build dist; else mkdir -p dist; fi
+	@mkdir -p dist; for image in server:ringkeeper-server lb:ringkeeper; do \
+	  build="docker build -f Dockerfile.$${image%%:*} --target $(RINGKEEPER_BUILD) -t $${image##*:} ."; \
+	  if [ "$(RINGKEEPER_BUILD)" = full ]; then $$build; \
+	  else $$build >dist/build.log 2>&1 || { cat dist/build.log; exit 1; }; fi; \
+	done
+	@docker image ls --format '{{.Repository}}\t{{.Size}}' | awk '/^ringkeeper/ {printf "image %-18s %s\n", $$1, $$2}' | sort
+
+.PHONY: dist need-cargo need-engine need-compose
+dist:
+	@mkdir -p dist && cp $(RELEASE)/lb $(RELEASE)/server dist/
+
+up: need-engine need-compose images ## Start the balancer and its replicas in Docker, on port 5000
+	@$(COMPOSE) up -d --no-build
+	@printf 'waiting for the replicas'
+	@for try in $$(seq 60); do \
+	  if curl -fsS -m 2 -o /dev/null http://127.0.0.1:$(ADMIN_PORT)/readyz 2>/dev/null; then ready=1; break; fi; \
+	  printf .; sleep 0.5; \
+	done; printf '\n'; \
+	if [ -z "$${ready:-}" ]; then \
+	  echo 'not ready after 30 s:'; curl -sS -m 2 http://127.0.0.1:$(ADMIN_PORT)/readyz || true; \
+	  $(COMPOSE) logs --tail 20 lb; exit 1; \
+	fi
+	@curl -fsS http://127.0.0.1:$(PORT)/rep; echo
+	@printf '\nReady. Try:\n'
+	@printf '  curl localhost:$(PORT)/home\n'
+	@printf '  curl -X POST -d '\''{"n":2,"hostnames":["S4"]}'\'' localhost:$(PORT)/add\n'
+	@printf '  docker kill S2 && curl localhost:$(PORT)/rep\n'
+	@printf '  make logs, make down\n'
+
+down: need-engine need-compose ## Remove the balancer, its replicas and the network
+	@$(COMPOSE) stop -t 20
+	@replicas=$$(docker ps -aq --filter label=ringkeeper.fleet=$(FLEET)); [ -z "$$replicas" ] || docker rm -f $$replicas >/dev/null
+	@$(COMPOSE) down --remove-orphans
+
+logs: need-engine need-compose ## Follow the balancer's log
+	@$(COMPOSE) logs -f --tail 100 lb
+
+test: fmt lint unit doc deny ## Run everything that must hold: format, lints, tests, docs, dependencies
+
+fmt: need-cargo
+	@cargo fmt --all --check
+
+lint: need-cargo
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# The tests of the docker runtime need the images. Without an engine they say so, one by one.
+unit: need-cargo
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+	@cargo build --locked --workspace
+	@cargo test --locked --workspace
+
+doc: need-cargo
+	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps -q
+
+deny: need-cargo
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; \
+	else echo 'cargo-deny is not installed, dependencies are not checked (cargo install cargo-deny)'; fi
+
+clean: ## Remove what was built
+	@cargo clean; rm -rf dist
+
+need-cargo:
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust from https://rustup.rs (or build in Docker: RINGKEEPER_BUILD=full make up)'; exit 1; }
+
+need-engine:
+	@command -v docker >/dev/null || { echo 'docker is missing: install the Docker Engine, or use "make run", which needs none'; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo 'no Docker engine answers: is it running, and may you use it ("docker info")? "make run" needs none'; exit 1; }
+
+need-compose:
+	@$(COMPOSE) version >/dev/null 2>&1 || { echo 'Compose is missing: install docker-compose 1.27+ or the docker compose plugin'; exit 1; }
