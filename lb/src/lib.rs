@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod memory;
 pub mod metrics;
 pub mod policy;
 pub mod pool;

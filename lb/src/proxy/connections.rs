@@ -57,11 +57,15 @@ impl Connections {
     }
 
     /// Closes what is closed on the other side, or has been idle since before `oldest`, or belongs to a replica that
-    /// `keep` doesn't want.
-    pub(super) fn expire(&self, oldest: u64, keep: impl Fn(Generation) -> bool) {
+    /// `keep` doesn't want. Says how many that were.
+    pub(super) fn expire(&self, oldest: u64, keep: impl Fn(Generation) -> bool) -> usize {
+        let mut closed = 0;
         self.idle().retain(|generation, connections| {
-            connections.retain(|idle| idle.since >= oldest && !idle.sender.is_closed());
-            !connections.is_empty() && keep(*generation)
+            let before = connections.len();
+            connections.retain(|idle| idle.since >= oldest && !idle.sender.is_closed() && keep(*generation));
+            closed += before - connections.len();
+            !connections.is_empty()
         });
+        closed
     }
 }

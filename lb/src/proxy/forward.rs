@@ -183,6 +183,11 @@ impl Forwarder {
         trust_idle: bool,
     ) -> Result<Response<LeasedBody>, Failure> {
         let replica = Arc::clone(lease.replica());
+        if trust_idle && !exchange.repeatable {
+            // An idle connection that was closed should be known as such before something is sent that can't be sent
+            // twice: the runtime looks at its sockets once in between.
+            tokio::task::yield_now().await;
+        }
         let mut idle = trust_idle.then(|| self.shared.connections.take(replica.generation)).flatten();
         loop {
             let reused = idle.is_some();

@@ -40,6 +40,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 type Http1<S> = http1::Connection<TokioIo<TcpStream>, S>;
 
+/// Once this many idle connections were closed, and no more are, their memory is given back.
+const BURST: usize = 128;
+
 /// The balancer's own paths on the public listener, and what answers them.
 #[derive(Clone)]
 pub struct OwnRoutes {
@@ -186,18 +189,24 @@ async fn keep_house(shared: Arc<Shared>, mut pool: PoolReader, keepalive: Durati
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let keepalive = super::watchdog::ticks(keepalive);
+    let mut closed = 0;
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 shared.watchdog.tick();
                 let oldest = shared.watchdog.now().saturating_sub(keepalive);
-                shared.connections.expire(oldest, |_| true);
+                let expired = shared.connections.expire(oldest, |_| true);
+                closed += expired;
+                if closed >= BURST && expired == 0 {
+                    closed = 0;
+                    crate::memory::give_back();
+                }
             }
             () = pool.changed() => {
                 shared.watchdog.abandon_lost();
                 let snapshot = pool.snapshot();
                 let is_member = |generation| snapshot.members.iter().any(|member| member.generation == generation);
-                shared.connections.expire(0, is_member);
+                closed += shared.connections.expire(0, is_member);
             }
         }
     }

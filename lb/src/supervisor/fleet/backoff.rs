@@ -7,9 +7,9 @@ use rand::{Rng, RngExt};
 /// Exponential back-off with jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// Delay of the first replacement that has to wait: the third launch in a row.
+    /// From one launch to the next, for the first replacement that has to wait: the third launch in a row.
     pub base: Duration,
-    /// No delay is longer, jitter aside.
+    /// It never gets longer than this, jitter aside.
     pub max: Duration,
     /// A replica that was ready for this long has not crashed at its start: counting begins anew.
     pub calm: Duration,
@@ -17,12 +17,12 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base: Duration::from_millis(200), max: Duration::from_secs(30), calm: Duration::from_secs(10) }
+        Self { base: Duration::from_millis(200), max: Duration::from_secs(30), calm: Duration::from_secs(5) }
     }
 }
 
 impl Backoff {
-    /// The delay after `crashes` failures in a row: none for the first two (a replica may just have been killed, and its
+    /// The time between two launches after `crashes` failures in a row: none for the first two (a replica may just have been killed, and its
     /// successor too), then doubling from `base` to `max`, each 75 to 125 % of that.
     pub(super) fn delay(&self, crashes: u32, rng: &mut impl Rng) -> Duration {
         let Some(doublings) = crashes.checked_sub(2) else { return Duration::ZERO };

@@ -61,6 +61,8 @@ pub(super) struct Member {
     pub(super) standing: Standing,
     pub(super) phase: Phase,
     pub(super) instance: Option<Instance>,
+    /// When its launch was asked for; `None` for one that was adopted.
+    pub(super) launched_at: Option<Instant>,
     /// When its launch was reported done.
     pub(super) up_at: Option<Instant>,
     pub(super) streak: Streak,
@@ -80,6 +82,7 @@ impl Member {
             standing,
             phase,
             instance: None,
+            launched_at: None,
             up_at: None,
             streak: Streak::default(),
             probe: ProbeState::Off,

@@ -380,13 +380,16 @@ impl Fleet {
     fn launch(&mut self, generation: Generation, now: Instant) {
         let Some(member) = self.members.get_mut(&generation) else { return };
         member.phase = Phase::Launching { since: now, deadline: now + self.config.start_timeout + PATIENCE };
+        member.launched_at = Some(now);
         let spec = member.spec.clone();
         self.act(Action::Launch(spec));
     }
 
-    /// Launches now, or later if too much has failed in a row; gives the delay.
-    fn launch_after(&mut self, generation: Generation, crashes: u32, now: Instant) -> Duration {
-        let delay = self.config.backoff.delay(crashes, &mut self.rng);
+    /// Launches now, or later if too much has failed in a row; gives the delay. What counts is the time since the launch
+    /// of `failed`, the one before: a replica that has lived for longer than the back-off is replaced at once.
+    fn launch_after(&mut self, generation: Generation, failed: &Member, crashes: u32, now: Instant) -> Duration {
+        let since = failed.launched_at.map_or(Duration::ZERO, |launched_at| now - launched_at);
+        let delay = self.config.backoff.delay(crashes, &mut self.rng).saturating_sub(since);
         if let Some(member) = self.members.get_mut(&generation) {
             member.crashes = crashes;
             member.phase = Phase::Waiting { until: now + delay };
@@ -448,7 +451,7 @@ impl Fleet {
             member.order = failed.order;
             member.last_error = Some(error.to_string());
         }
-        let delay = self.launch_after(again, failed.crashes.saturating_add(1), now);
+        let delay = self.launch_after(again, &failed, failed.crashes.saturating_add(1), now);
         self.act(Action::Report(Notice::LaunchFailed { replica: failed.spec, reason: error.to_string(), delay }));
     }
 
@@ -591,10 +594,10 @@ impl Fleet {
     }
 
     fn replace(&mut self, generation: Generation, reason: &str, failure: Failure, now: Instant) {
-        let Some(member) = self.members.get(&generation) else { return };
-        let calm = member.ready_for(now).is_some_and(|ready| ready >= self.config.backoff.calm);
-        let crashes = if calm { 0 } else { member.crashes.saturating_add(1) };
-        let (replica, published) = (member.spec.clone(), member.is_published());
+        let Some(failed) = self.members.get(&generation).cloned() else { return };
+        let calm = failed.ready_for(now).is_some_and(|ready| ready >= self.config.backoff.calm);
+        let crashes = if calm { 0 } else { failed.crashes.saturating_add(1) };
+        let published = failed.is_published();
         match failure {
             Failure::Doomed => self.drain(generation, now),
             Failure::Lost => {
@@ -609,7 +612,8 @@ impl Fleet {
         if published {
             self.act(Action::Publish);
         }
-        let delay = self.launch_after(successor, crashes, now);
+        let delay = self.launch_after(successor, &failed, crashes, now);
+        let replica = failed.spec;
         let Some(member) = self.members.get_mut(&successor) else { return };
         member.last_error = Some(format!("{} {reason}", replica.hostname));
         let (replacement, delay) = (member.spec.clone(), (!delay.is_zero()).then_some(delay));

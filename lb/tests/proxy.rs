@@ -1,0 +1,374 @@
+//! The data path against replicas that misbehave: what reaches the client, what reaches the replica, what is tried again.
+
+mod support;
+
+use std::time::Duration;
+
+use support::replica::{Answer, Replica, field, nobody, response};
+use support::{Lb, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A balancer over these members, once `ready` of them are.
+async fn balance(members: &[std::net::SocketAddr], args: &[&str]) -> Lb {
+    let list = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut all = vec!["--runtime", "static", "--members", &list];
+    all.extend(args);
+    Lb::start(&all)
+}
+
+async fn ready(members: &[&Replica], args: &[&str]) -> Lb {
+    let lb = balance(&members.iter().map(|member| member.addr).collect::<Vec<_>>(), args).await;
+    lb.until_ready().await;
+    lb
+}
+
+/// Sends bytes, and gives back all that comes until the connection is closed or `end` was seen.
+async fn raw(lb: &Lb, request: &str, end: &str) -> String {
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = async {
+        while stream.read_buf(&mut answer).await.is_ok_and(|bytes| bytes > 0) {
+            if !end.is_empty() && String::from_utf8_lossy(&answer).contains(end) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(support::LIMIT, read).await.expect("an answer in time");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_replica_gets_the_request_with_this_hops_headers() {
+    let replica =
+        Replica::start(response("200 OK", "x-own: 1\r\nconnection: x-hop\r\nx-hop: 1\r\nkeep-alive: 5\r\n", "yes"))
+            .await;
+    let lb = ready(&[&replica], &[]).await;
+    let answer = raw(
+        &lb,
+        "PATCH /a%20b?c=d&e HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n\
+         Connection: close, x-secret\r\nX-Secret: 1\r\nTE: trailers\r\nX-Kept: a\r\nX-Kept: b\r\nContent-Length: 2\r\n\r\nhi",
+        "",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nyes"), "{answer}");
+    assert!(field(&answer, "x-own") == Some("1") && field(&answer, "x-hop").is_none(), "{answer}");
+    assert!(field(&answer, "keep-alive").is_none(), "{answer}");
+    let requests = replica.requests();
+    let [head] = &requests[..] else { panic!("{requests:?}") };
+    assert!(head.starts_with("PATCH /a%20b?c=d&e HTTP/1.1\r\n"), "{head}");
+    for (name, value) in [
+        ("host", "shop.example"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "shop.example"),
+        ("content-length", "2"),
+    ] {
+        assert_eq!(field(head, name), Some(value), "{head}");
+    }
+    assert_eq!(field(head, "x-request-id").unwrap().len(), 16);
+    for gone in ["connection", "x-secret", "te", "forwarded", "transfer-encoding"] {
+        assert_eq!(field(head, gone), None, "{head}");
+    }
+    assert!(head.to_lowercase().contains("x-kept: a\r\nx-kept: b\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn absolute_targets_and_http_1_0_arrive_as_origin_form_and_1_1() {
+    let replica = Replica::start(response("200 OK", "", "yes")).await;
+    let lb = ready(&[&replica], &[]).await;
+    raw(&lb, "GET http://real.example/x?y HTTP/1.1\r\nHost: fake\r\nConnection: close\r\n\r\n", "").await;
+    let answer = raw(&lb, "GET /old HTTP/1.0\r\n\r\n", "").await;
+    assert!(answer.ends_with("\r\n\r\nyes"), "{answer}");
+    let requests = replica.requests();
+    assert!(requests[0].starts_with("GET /x?y HTTP/1.1\r\n"), "{requests:?}");
+    assert_eq!(field(&requests[0], "host"), Some("real.example"));
+    assert!(
+        requests[1].starts_with("GET /old HTTP/1.1\r\n") && field(&requests[1], "host") == Some(""),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn head_and_bodiless_statuses_have_no_body_and_keep_the_connection() {
+    let replica = Replica::start(Answer::Bytes("HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n".into())).await;
+    let lb = ready(&[&replica], &[]).await;
+    let twice = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = raw(&lb, twice, "").await;
+    assert_eq!(answer.matches("HTTP/1.1 204 No Content\r\n").count(), 2, "{answer}");
+    let other = Replica::start(Answer::Bytes("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n".into())).await;
+    let lb = ready(&[&other], &[]).await;
+    let answer = lb.client.head(lb.url("/x")).send().await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "1000");
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let replica = Replica::start(Answer::Echo).await;
+    let lb = ready(&[&replica], &[]).await;
+    let one = |n: u32, more: &str| {
+        format!("POST /{n} HTTP/1.1\r\nHost: a\r\n{more}Transfer-Encoding: chunked\r\n\r\n1\r\n{n}\r\n0\r\n\r\n")
+    };
+    let answer = raw(&lb, &(one(1, "") + &one(2, "") + &one(3, "Connection: close\r\n")), "").await;
+    let bodies: Vec<_> =
+        answer.split("HTTP/1.1 200 OK").skip(1).map(|part| part.split("\r\n\r\n").nth(1).unwrap()).collect();
+    assert_eq!(bodies, ["1\r\n1\r\n0", "1\r\n2\r\n0", "1\r\n3\r\n0"], "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_while_they_are_being_sent() {
+    let replica = Replica::start(Answer::Echo).await;
+    let lb = ready(&[&replica], &[]).await;
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    for piece in ["first", "other", "third"] {
+        stream.write_all(format!("5\r\n{piece}\r\n").as_bytes()).await.unwrap();
+        // Each piece is back before the next is sent.
+        while !String::from_utf8_lossy(&answer).contains(piece) {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    while !answer.ends_with(b"0\r\n\r\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_whole() {
+    let big = "0123456789abcdef".repeat(256 * 1024);
+    let replica = Replica::start(response("200 OK", "", &big)).await;
+    let lb = ready(&[&replica], &[]).await;
+    let answer = lb.client.post(lb.url("/big")).body(big.clone()).send().await.unwrap();
+    assert_eq!(answer.content_length(), Some(big.len() as u64));
+    assert!(answer.text().await.unwrap() == big);
+    assert_eq!(field(&replica.requests()[0], "content-length"), Some(&*big.len().to_string()));
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_goes_to_another_replica_and_the_rest_is_a_502() {
+    let (good, bad) = (Replica::start(response("200 OK", "", "yes")).await, Replica::start(Answer::Close).await);
+    let lb = ready(&[&good, &bad], &["--bound", "off", "--hash-key", "header:x-key", "--hash", "xxh3"]).await;
+    let mut posted = std::collections::BTreeMap::<u16, usize>::new();
+    for key in 0..40 {
+        let send = async |method: &str| {
+            let request = lb.client.request(method.parse().unwrap(), lb.url("/x")).header("x-key", key.to_string());
+            request.send().await.unwrap()
+        };
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
+            assert_eq!(send(method).await.status(), 200, "{method}");
+        }
+        let (before, answer) = (good.requests().len(), send("POST").await);
+        let status = answer.status().as_u16();
+        *posted.entry(status).or_default() += 1;
+        if status == 502 {
+            assert_eq!(good.requests().len(), before, "a POST was repeated");
+            let body = answer.text().await.unwrap();
+            assert!(body.starts_with(r#"{"message":"<Error> replica S2 failed: "#), "{body}");
+        }
+    }
+    assert!(posted.len() == 2 && posted[&200] > 5 && posted[&502] > 5, "both owned some keys: {posted:?}");
+    assert!(lb.metric("ringkeeper_retries_total").await > 20.0);
+}
+
+#[tokio::test]
+async fn a_post_that_never_reached_a_replica_goes_to_another_with_its_body() {
+    let good = Replica::start(response("200 OK", "", "yes")).await;
+    let refusing = Replica::start(response("200 OK", "", "no")).await;
+    // Heartbeats so rare that only live traffic can find out.
+    let lb = ready(&[&good, &refusing], &["--heartbeat-interval", "1h", "--hash", "xxh3"]).await;
+    let addr = refusing.addr;
+    drop(refusing);
+    eventually("nobody listens any more", async || TcpStream::connect(addr).await.err()).await;
+    let mut refused = false;
+    for n in 0..60 {
+        let answer = lb.client.post(lb.url("/x")).body(format!("body {n}")).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.text().await.unwrap(), "yes");
+        refused |= lb.log().iter().any(|line| line.contains("refused a connection, out of rotation"));
+    }
+    assert_eq!(good.requests().len(), 60);
+    assert!(refused, "{:?}", lb.log());
+    let states: Vec<_> = lb.replicas().await.iter().map(|replica| replica["state"].clone()).collect();
+    assert_eq!(states, ["ready", "unready"]);
+    // Probed at once, and again with each heartbeat; here nobody answers, so it stays out.
+    assert_eq!(lb.metric("ringkeeper_retries_total").await, 1.0, "only the first had to find out");
+}
+
+#[tokio::test]
+async fn the_last_failure_is_told_when_nobody_is_left() {
+    let (one, two) = (Replica::start(Answer::Close).await, Replica::start(Answer::Close).await);
+    let lb = ready(&[&one, &two], &[]).await;
+    let (status, body) = lb.get("/x").await;
+    assert!(status == 502 && body.contains("failed: "), "{status} {body}");
+    assert_eq!((one.requests().len(), two.requests().len()), (1, 1), "each was tried once");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_nothing() {
+    // It closes each connection after its answer, without saying so.
+    let replica = Replica::start(Answer::BytesAndClose("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyes".into())).await;
+    let lb = ready(&[&replica], &[]).await;
+    for _ in 0..200 {
+        assert_eq!(lb.get("/x").await, (200, "yes".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_not_passed_as_whole() {
+    let replica =
+        Replica::start(Answer::BytesAndClose("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this".into())).await;
+    let lb = ready(&[&replica], &[]).await;
+    let answer = lb.client.get(lb.url("/x")).send().await.unwrap();
+    assert!(answer.text().await.is_err());
+    assert_eq!(replica.requests().len(), 1, "not tried again after the first byte");
+    let (failed, _) = eventually("the failure is counted", async || {
+        lb.replicas().await[0]["failed"].as_u64().filter(|failed| *failed > 0)
+    })
+    .await;
+    assert_eq!(failed, 1);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_too_slow_is_a_504() {
+    let replica = Replica::start(Answer::Silence).await;
+    let lb = ready(&[&replica], &["--response-timeout", "200ms"]).await;
+    let (status, body) = lb.get("/x").await;
+    let expected = r#"{"message":"<Error> replica S1 did not answer in time","status":"failure"}"#;
+    assert_eq!((status, body.as_str()), (504, expected));
+    assert_eq!(replica.requests().len(), 1);
+    eventually("its lease is given back", async || (lb.replicas().await[0]["in_flight"] == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_stalled_body_ends_the_exchange_either_way() {
+    let stalling =
+        Replica::start(Answer::Bytes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this".into())).await;
+    let lb = ready(&[&stalling], &["--idle-timeout", "200ms", "--response-timeout", "300ms"]).await;
+    assert!(lb.client.get(lb.url("/x")).send().await.unwrap().text().await.is_err());
+    let answer = raw(&lb, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this", "failure").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    eventually("all leases are given back", async || (lb.replicas().await[0]["in_flight"] == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_back_its_lease() {
+    let replica = Replica::start(Answer::Silence).await;
+    let lb = ready(&[&replica], &[]).await;
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let in_flight = async |n: u64| (lb.replicas().await[0]["in_flight"] == n).then_some(());
+    eventually("the request is under way", || in_flight(1)).await;
+    drop(stream);
+    eventually("the lease is given back", || in_flight(0)).await;
+}
+
+#[tokio::test]
+async fn nobody_ready_is_a_503_and_a_member_that_comes_up_is_found() {
+    let addr = nobody().await;
+    let lb = balance(&[addr], &["--heartbeat-interval", "50ms"]).await;
+    assert_eq!(lb.get("/x").await.0, 503);
+    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        }
+    });
+    lb.until_ready().await;
+    assert_eq!(lb.get("/x").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_hash_key_keeps_a_client_on_its_replica() {
+    let replicas = [
+        Replica::start(response("200 OK", "", "0")).await,
+        Replica::start(response("200 OK", "", "1")).await,
+        Replica::start(response("200 OK", "", "2")).await,
+    ];
+    let members: Vec<_> = replicas.iter().collect();
+    let lb = ready(&members, &["--hash", "xxh3", "--hash-key", "cookie:sid"]).await;
+    let ask = async |sid: u32| {
+        let request = lb.client.get(lb.url("/x")).header("cookie", format!("a=b; sid=user{sid}"));
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let mut used = std::collections::BTreeSet::new();
+    for sid in 0..30 {
+        let replica = ask(sid).await;
+        for _ in 0..3 {
+            assert_eq!(ask(sid).await, replica);
+        }
+        used.insert(replica);
+    }
+    assert_eq!(used.len(), 3);
+}
+
+#[tokio::test]
+async fn tunnels_are_refused() {
+    let replica = Replica::start(response("200 OK", "", "yes")).await;
+    let lb = ready(&[&replica], &[]).await;
+    let answer = raw(&lb, "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "failure").await;
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("CONNECT is not supported"), "{answer}");
+    assert!(replica.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_signal_finishes_what_is_under_way_and_refuses_the_rest() {
+    let replica = Replica::start(Answer::Echo).await;
+    let mut lb = ready(&[&replica], &[]).await;
+    let idle = TcpStream::connect(lb.addr).await.unwrap();
+    let mut busy = TcpStream::connect(lb.addr).await.unwrap();
+    busy.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("first") {
+        assert!(busy.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    lb.signal(nix::sys::signal::Signal::SIGTERM);
+    eventually("new connections are refused", async || TcpStream::connect(lb.addr).await.err()).await;
+    // The idle one is closed, the busy one goes on to its end.
+    let mut idle = idle;
+    assert_eq!(tokio::time::timeout(support::LIMIT, idle.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    busy.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
+    while busy.read_buf(&mut answer).await.unwrap() > 0 {}
+    assert!(String::from_utf8_lossy(&answer).ends_with("4\r\nlast\r\n0\r\n\r\n"));
+    assert!(lb.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_signal_waits_no_longer_than_the_drain_timeout() {
+    let replica = Replica::start(Answer::Silence).await;
+    let mut lb = ready(&[&replica], &["--drain-timeout", "300ms"]).await;
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (lb.replicas().await[0]["in_flight"] == 1).then_some(())).await;
+    let began = std::time::Instant::now();
+    lb.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(lb.ended().await.success());
+    let took = began.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_thousand_idle_clients_take_less_than_30_mb() {
+    let lb = Lb::ready(&[]).await;
+    let mut clients = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+        stream.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        clients.push(stream);
+    }
+    for stream in &mut clients {
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("successful") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+    }
+    assert_eq!(lb.metric("ringkeeper_client_connections").await, 1000.0);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lb.pid())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("figure: {:.1} MB resident with 3 replicas and 1000 idle client connections", kib as f64 / 1024.0);
+    assert!(kib < 30 * 1024, "{kib} KiB resident");
+}

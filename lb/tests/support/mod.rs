@@ -1,0 +1,213 @@
+//! What the integration tests share: a balancer as a real process, load on it, and replicas that misbehave as told.
+//!
+//! Nothing here waits for a time: it waits for a condition, up to a limit.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this, as a module of its own")]
+
+pub mod load;
+pub mod replica;
+
+use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// Nothing that works takes longer, even on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long there is between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` gives something, and says how long that took.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> (T, Duration) {
+    let began = Instant::now();
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        if let Some(value) = condition().await {
+            return (value, began.elapsed());
+        }
+        assert!(began.elapsed() < LIMIT, "still not after {LIMIT:?}: {what}");
+        look.tick().await;
+    }
+}
+
+/// The `server` binary beside `lb`.
+pub fn server() -> PathBuf {
+    let server = PathBuf::from(env!("CARGO_BIN_EXE_lb")).with_file_name("server");
+    assert!(server.is_file(), "{} is not built: run cargo build --workspace first", server.display());
+    server
+}
+
+/// A balancer as a process of its own. It ends with the test.
+pub struct Lb {
+    child: Child,
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+    log: Arc<Mutex<Vec<Value>>>,
+    pub client: reqwest::Client,
+}
+
+impl Lb {
+    /// Starts one on free ports with these further arguments, and waits until it listens.
+    pub fn start(args: &[&str]) -> Self {
+        server();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lb"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(args)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| !name.starts_with("LB_") && name != "RUST_LOG"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("lb runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let log = Arc::<Mutex<Vec<Value>>>::default();
+        let (mut addr, mut admin) = (None, None);
+        while addr.is_none() || admin.is_none() {
+            let line = lines.next().expect("lb ended before it listened").expect("readable");
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+            let message = event["fields"]["message"].as_str().unwrap_or_default().to_owned();
+            log.lock().unwrap().push(event);
+            if let Some(text) = message.strip_prefix("listening on ") {
+                addr = text.parse().ok();
+            } else if let Some(text) = message.strip_prefix("admin listening on ") {
+                admin = text.parse().ok();
+            }
+        }
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().expect("a client");
+        Self { child, addr: addr.expect("seen"), admin: admin.expect("seen"), log, client }
+    }
+
+    /// Starts one, and waits until all its replicas are ready.
+    pub async fn ready(args: &[&str]) -> Self {
+        let lb = Self::start(args);
+        lb.until_ready().await;
+        lb
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(self.url(path)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
+    /// Calls `/add` or `/rm`.
+    pub async fn change(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let method = method.parse().expect("a method");
+        let request = self.client.request(method, self.url(path)).body(body.to_owned());
+        let response = request.send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
+    /// Host names in `/rep`.
+    pub async fn rep(&self) -> Vec<String> {
+        let (status, body) = self.get("/rep").await;
+        assert_eq!(status, 200, "{body}");
+        names(&body)
+    }
+
+    /// `/api/v1/replicas`.
+    pub async fn replicas(&self) -> Vec<Value> {
+        let response = self.client.get(self.admin_url("/api/v1/replicas")).send().await.expect("an answer");
+        response.json().await.expect("a list")
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        let response = self.client.get(self.admin_url("/readyz")).send().await.expect("an answer");
+        response.status() == 200
+    }
+
+    pub async fn until_ready(&self) -> Duration {
+        eventually("all replicas are ready", async || self.is_ready().await.then_some(())).await.1
+    }
+
+    /// One number of the metrics page.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let response = self.client.get(self.admin_url("/metrics")).send().await.expect("an answer");
+        let page = response.text().await.expect("a page");
+        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} in {page}"))
+    }
+
+    /// Messages of the log so far.
+    pub fn log(&self) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        log.iter().map(|event| event["fields"]["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Waits for a line of the log.
+    pub async fn until_logged(&self, text: &str) {
+        eventually(text, async || self.log().iter().any(|line| line.contains(text)).then_some(())).await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it lives");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let began = Instant::now();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            if let Some(status) = child.try_wait().expect("waitable") {
+                return status;
+            }
+            assert!(began.elapsed() < LIMIT, "the balancer does not end");
+            look.tick().await;
+        }
+    }
+}
+
+impl Drop for Lb {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.log() {
+                println!("lb: {line}");
+            }
+        }
+        let _ = kill(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Host names in an answer of `/rep`, `/add` or `/rm`; N must be their number.
+pub fn names(body: &str) -> Vec<String> {
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {body}"));
+    assert_eq!(body["status"], "successful", "{body}");
+    let names: Vec<String> = serde_json::from_value(body["message"]["replicas"].clone()).expect("a list");
+    assert_eq!(body["message"]["N"], names.len(), "{body}");
+    names
+}
+
+/// Is this process alive? A zombie is not.
+pub fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+}
