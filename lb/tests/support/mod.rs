@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this, as a module of its own")]
 
+pub mod engine;
 pub mod load;
 pub mod replica;
 

@@ -1,0 +1,216 @@
+//! The same promises on real containers. Runs whenever a Docker engine answers; the images are built by `make images`.
+//! The tests take turns: host names of containers are shared by the whole engine.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::engine::{Engine, docker, docker_ok};
+use support::load::Load;
+use support::{Lb, eventually};
+use tokio::sync::Mutex;
+
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// `docker kill` and its like are programs that start and ask; this asks the engine directly, so that times are its own.
+fn engine() -> bollard::Docker {
+    bollard::Docker::connect_with_unix_defaults().expect("a socket")
+}
+
+async fn kill(name: &str) {
+    let client = engine().negotiate_version().await.expect("an engine");
+    client.kill_container(name, None).await.expect("killed");
+}
+
+/// Containers of the fleet are just those that are listed.
+async fn same_as_listed(lb: &Lb, engine: &Engine) {
+    eventually("the engine holds what is listed, and nothing else", async || {
+        let (mut listed, mut there) = (lb.rep().await, engine.containers());
+        listed.sort();
+        there.sort();
+        (listed == there).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_containers_are_replaced_in_time() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("killed_containers_are_replaced_in_time") else { return };
+    let lb = Lb::ready(&engine.args()).await;
+    for round in 1..=5 {
+        let name = lb.rep().await[0].clone();
+        let began = Instant::now();
+        let killed = tokio::spawn(async move {
+            kill(&name).await;
+            name
+        });
+        let before = lb.rep().await;
+        eventually("the victim is replaced", async || (lb.rep().await != before).then_some(())).await;
+        let replaced = began.elapsed();
+        assert!(!lb.rep().await.contains(&killed.await.unwrap()));
+        lb.until_ready().await;
+        let ready = began.elapsed();
+        println!("figure: docker kill, round {round}: replaced after {replaced:.0?}, 3 ready after {ready:.0?}");
+        assert!(replaced < Duration::from_millis(100), "out of rotation after {replaced:?}");
+        assert!(ready < Duration::from_secs(1), "N ready after {ready:?}");
+    }
+    same_as_listed(&lb, &engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_notices_kill_rm_stop_pause_add_and_rm() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("no_client_notices_kill_rm_stop_pause_add_and_rm") else { return };
+    let lb = Lb::ready(&engine.args()).await;
+    let load = Load::on(&lb, 32);
+    for harm in [&["kill"][..], &["rm", "-f"], &["stop", "-t", "5"], &["pause"], &["kill", "-s", "TERM"]] {
+        load.more(100).await;
+        let name = lb.rep().await[0].clone();
+        let began = Instant::now();
+        let mut args = harm.to_vec();
+        args.push(&name);
+        docker_ok(&args);
+        eventually("the victim is replaced", async || (!lb.rep().await.contains(&name)).then_some(())).await;
+        let replaced = began.elapsed();
+        assert!(replaced < Duration::from_secs(3), "docker {harm:?}: still listed after {replaced:?}");
+        lb.until_ready().await;
+        println!("figure: docker {} under load: 3 ready after {:.0?}", harm.join(" "), began.elapsed());
+        load.more(100).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(lb.change("POST", "/add", r#"{"n":2}"#).await.0, 200);
+        load.more(100).await;
+        assert_eq!(lb.change("DELETE", "/rm", r#"{"n":2}"#).await.0, 200);
+        load.more(100).await;
+    }
+    let outcome = load.stop().await;
+    println!(
+        "figure: {} requests meanwhile, {} failed, the slowest took {:.0?}",
+        outcome.requests,
+        outcome.failures.len(),
+        outcome.slowest
+    );
+    outcome.assert_nothing_lost();
+    same_as_listed(&lb, &engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_container_is_out_of_rotation_at_once() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("a_paused_container_is_out_of_rotation_at_once") else { return };
+    // With rare heartbeats only the engine's event can tell.
+    let mut args = engine.args().to_vec();
+    args.extend(["--heartbeat-interval", "1h", "--replicas", "2"]);
+    let lb = Lb::ready(&args).await;
+    let name = lb.rep().await[0].clone();
+    docker_ok(&["pause", &name]);
+    let state = async |wanted: &str| (lb.replicas().await[0]["state"] == wanted).then_some(());
+    eventually("it is unready", || state("unready")).await;
+    assert_eq!(lb.rep().await[0], name, "one failed heartbeat replaces nobody");
+    docker_ok(&["unpause", &name]);
+    eventually("it is ready again", || state("ready")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adding_three_and_removing_is_quick_and_containers_are_as_written() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("adding_three_and_removing_is_quick_and_containers_are_as_written") else {
+        return;
+    };
+    let lb = Lb::ready(&engine.args()).await;
+    let began = Instant::now();
+    let (status, body) = lb.change("POST", "/add", r#"{"n":3,"hostnames":["rk-test-a","rk-test-b"]}"#).await;
+    let added = began.elapsed();
+    assert_eq!(status, 200, "{body}");
+    let format = "{{.Config.Hostname}} {{index .Config.Labels \"ringkeeper.fleet\"}} {{index .Config.Labels \"ringkeeper.hostname\"}} \
+                  {{index .Config.Labels \"ringkeeper.ring-id\"}} {{index .Config.Labels \"ringkeeper.generation\"}}";
+    let labels = docker_ok(&["inspect", "-f", format, "rk-test-a"]);
+    assert_eq!(labels, format!("rk-test-a {} rk-test-a 4 4", engine.fleet));
+    let network = format!("{{{{json (index .NetworkSettings.Networks {:?}).Aliases}}}}", engine.fleet);
+    assert!(docker_ok(&["inspect", "-f", &network, "rk-test-a"]).contains("\"rk-test-a\""));
+    let began = Instant::now();
+    let (status, body) = lb.change("DELETE", "/rm", r#"{"n":1,"hostnames":["rk-test-a"]}"#).await;
+    let removed = began.elapsed();
+    assert_eq!(status, 200, "{body}");
+    println!("figure: /add of 3 containers {added:.0?}, /rm of an idle one {removed:.0?}");
+    assert!(added < Duration::from_secs(2) && removed < Duration::from_secs(1), "{added:?} {removed:?}");
+    assert!(!engine.containers().contains(&"rk-test-a".to_owned()), "gone by the time of the answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_name_or_a_missing_image_is_a_500_that_leaves_nothing() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("a_taken_name_or_a_missing_image_is_a_500_that_leaves_nothing") else { return };
+    let lb = Lb::ready(&engine.args()).await;
+    let mut before = engine.containers();
+    before.sort();
+    docker_ok(&["create", "--name", "rk-test-foreign", "ringkeeper-server"]);
+    let (status, body) = lb.change("POST", "/add", r#"{"n":3,"hostnames":["rk-test-ok","rk-test-foreign"]}"#).await;
+    let there = docker(&["rm", "-f", "rk-test-foreign"]);
+    assert!(there.status.success(), "somebody else's container was touched");
+    assert_eq!(status, 500, "{body}");
+    assert!(body.contains("'rk-test-foreign' is taken by something that is not of this fleet"), "{body}");
+    let mut after = engine.containers();
+    after.sort();
+    assert_eq!(after, before);
+    drop(lb);
+
+    let mut args = engine.args().to_vec();
+    args.extend(["--image", "rk-test-no-such-image"]);
+    let lb = Lb::start(&args);
+    // Those that live are adopted and go on; only new ones can't be started.
+    lb.until_ready().await;
+    let (status, body) = lb.change("POST", "/add", r#"{"n":1}"#).await;
+    assert!(status == 500 && body.contains("rk-test-no-such-image"), "{status} {body}");
+    assert_eq!(lb.get("/home").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_balancer_adopts_its_fleet() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("a_restarted_balancer_adopts_its_fleet") else { return };
+    let mut lb = Lb::ready(&engine.args()).await;
+    let ids = async |lb: &Lb| {
+        let of = |replica: &serde_json::Value| {
+            (replica["runtime_id"].clone().to_string(), replica["id"].as_u64(), replica["generation"].as_u64())
+        };
+        let mut ids: Vec<_> = lb.replicas().await.iter().map(of).collect();
+        ids.sort();
+        ids
+    };
+    let (before, listed) = (ids(&lb).await, lb.rep().await);
+    lb.signal(Signal::SIGKILL);
+    lb.ended().await;
+    let mut lb = Lb::ready(&engine.args()).await;
+    assert_eq!(ids(&lb).await, before, "the same containers under the same numbers");
+    assert_eq!(lb.rep().await, listed);
+
+    // While nobody looks: one dies, and one is left over with the ring number of a younger one.
+    lb.signal(Signal::SIGKILL);
+    lb.ended().await;
+    docker_ok(&["rm", "-f", &listed[2]]);
+    let fleet = format!("ringkeeper.fleet={}", engine.fleet);
+    let mut stray = vec!["run", "-d", "--name", "rk-test-stray", "--network", &engine.fleet, "--label", &fleet];
+    let labels = ["ringkeeper.hostname=rk-test-stray", "ringkeeper.ring-id=1", "ringkeeper.generation=0"];
+    labels.iter().for_each(|label| stray.extend(["--label", label]));
+    stray.push("ringkeeper-server");
+    docker_ok(&stray);
+    let mut lb = Lb::ready(&engine.args()).await;
+    let topped_up = lb.rep().await;
+    assert_eq!(topped_up[..2], listed[..2]);
+    assert_eq!(topped_up.len(), 3, "topped up to N");
+    same_as_listed(&lb, &engine).await;
+
+    // A good end keeps them too, as docker's default is; told otherwise it leaves nothing.
+    lb.signal(Signal::SIGTERM);
+    assert!(lb.ended().await.success());
+    assert_eq!(engine.containers().len(), 3);
+    let mut args = engine.args().to_vec();
+    args.extend(["--on-exit", "remove"]);
+    let mut lb = Lb::ready(&args).await;
+    lb.signal(Signal::SIGTERM);
+    assert!(lb.ended().await.success());
+    assert!(engine.containers().is_empty(), "{:?}", engine.containers());
+}
