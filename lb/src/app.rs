@@ -23,7 +23,7 @@ use crate::runtime::Runtime;
 use crate::runtime::docker::{Docker, DockerOptions};
 use crate::runtime::fixed::Fixed;
 use crate::runtime::process::Process;
-use crate::shutdown::{Shutdown, ShutdownTrigger, shutdown};
+use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::supervisor::{StartError, Supervisor, SupervisorHandle};
 
 /// Looking up the address of a static member may take this long.
@@ -110,7 +110,7 @@ impl App {
         let metrics = ProxyMetrics::new(&registry)?;
         let (trigger, shutdown) = shutdown();
         if let Some(listener) = admin {
-            serve_admin(listener, &supervisor, &reader, policy, registry, &shutdown);
+            serve_admin(listener, &supervisor, &reader, policy, registry);
         }
         let own = OwnRoutes {
             paths: assignment::PATHS,
@@ -155,12 +155,13 @@ impl App {
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "{name}: finishing the requests under way, taking no new ones");
-        let stopped = self.stop();
         tokio::select! {
-            stopped = stopped => stopped,
-            _ = terminate.recv() => Ok(tracing::warn!("a second signal: ending at once")),
-            _ = interrupt.recv() => Ok(tracing::warn!("a second signal: ending at once")),
+            stopped = self.stop() => return stopped,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
+        tracing::warn!("a second signal: ending at once");
+        Ok(())
     }
 
     async fn stop(self) -> Result<(), AppError> {
@@ -202,13 +203,10 @@ fn serve_admin(
     pool: &PoolReader,
     policy: Arc<dyn Policy>,
     registry: Registry,
-    shutdown: &Shutdown,
 ) {
     let router = api::router(supervisor.clone(), pool.clone(), policy, registry);
-    let shutdown = shutdown.clone();
+    // It stays open while requests are finished: that is when somebody wants to look.
     tokio::spawn(async move {
-        // It stays open while requests are finished: that is when somebody wants to look.
-        let _alive_until = shutdown;
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the admin listener has ended: {error}");
         }

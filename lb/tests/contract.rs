@@ -1,5 +1,13 @@
 //! The public endpoints, row by row, over real sockets, with real child processes as replicas.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they measured"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
+
 mod support;
 
 use support::{Lb, lives, names, server};

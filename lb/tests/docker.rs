@@ -1,6 +1,14 @@
 //! The same promises on real containers. Runs whenever a Docker engine answers; the images are built by `make images`.
 //! The tests take turns: host names of containers are shared by the whole engine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they measured"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,14 @@
 //!
 //! A failure prints its seed; `RINGKEEPER_SEED=<seed> cargo test -p lb --test fleet_simulation` replays it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they measured"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 

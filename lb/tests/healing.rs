@@ -1,6 +1,14 @@
 //! Nothing is lost and everything heals, shown on real child processes under load. The tests take turns: their figures
 //! are part of what they show.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they measured"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,13 @@
 //! The data path against replicas that misbehave: what reaches the client, what reaches the replica, what is tried again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they measured"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
+
 mod support;
 
 use std::time::Duration;
@@ -357,13 +365,11 @@ async fn a_thousand_idle_clients_take_less_than_30_mb() {
     for _ in 0..1000 {
         let mut stream = TcpStream::connect(lb.addr).await.unwrap();
         stream.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        clients.push(stream);
-    }
-    for stream in &mut clients {
         let mut answer = Vec::new();
         while !String::from_utf8_lossy(&answer).contains("successful") {
             assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
         }
+        clients.push(stream);
     }
     assert_eq!(lb.metric("ringkeeper_client_connections").await, 1000.0);
     let status = std::fs::read_to_string(format!("/proc/{}/status", lb.pid())).unwrap();

@@ -78,6 +78,7 @@ fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
+#[allow(clippy::disallowed_methods, reason = "these few variables are all the configuration there is")]
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(

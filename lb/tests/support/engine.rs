@@ -2,6 +2,7 @@
 //!
 //! Without an engine each test says that it did not run. `RINGKEEPER_REQUIRE_DOCKER=1` makes that a failure.
 
+use std::io::Write;
 use std::process::{Command, Output};
 
 /// A network, and a fleet name. Everything that carries the name is removed when this is dropped.
@@ -34,6 +35,11 @@ impl Engine {
         let images = docker(&["image", "inspect", "ringkeeper-server"]);
         assert!(images.status.success(), "the image ringkeeper-server is missing: run make images first");
         println!("RAN: {test}");
+        if let Some(ran) = std::env::var_os("RINGKEEPER_RAN") {
+            // Whoever set this counts the names.
+            let file = std::fs::OpenOptions::new().append(true).create(true).open(ran);
+            writeln!(file.expect("a file to write to"), "{test}").expect("written");
+        }
         let fleet = format!("rk-test-{}-{test}", std::process::id());
         docker_ok(&["network", "create", &fleet]);
         Some(Self { fleet })
