@@ -15,7 +15,7 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build test fmt lint unit doc deny docker-ready analysis clean
+.PHONY: help run up down logs images build spread figures test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -70,6 +70,14 @@ down: need-engine need-compose ## Remove the balancer, its replicas and the netw
 
 logs: need-engine need-compose ## Follow the balancer's log
 	@$(COMPOSE) logs -f --tail 100 lb
+
+spread: need-cargo ## Send 10,000 requests to a running balancer, and show who answered them
+	@cargo run --locked -q -p analysis -- spread --url http://127.0.0.1:$(PORT) --admin-url http://127.0.0.1:$(ADMIN_PORT)
+
+figures: need-cargo ## Run the healing tests, and show what they measured
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+	@cargo build --locked -q --workspace
+	@cargo test --locked -q -p lb --test healing --test docker -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^figure: //'
 
 test: fmt lint unit doc deny ## Run everything that must hold: format, lints, tests, docs, dependencies
 

@@ -32,7 +32,7 @@ pub(super) fn log(notice: &Notice) {
             let to = &to.hostname;
             match delay {
                 None => {
-                    line!(warn, r, replacement = %to, "replica {} (ring {}) {reason}, replaced by {to}", r.hostname, r.id)
+                    line!(warn, r, replacement = %to, "replica {} (ring {}) {reason}, replaced by {to}", r.hostname, r.id);
                 }
                 Some(delay) => line!(
                     warn, r, replacement = %to, delay_ms = delay.as_millis() as u64,
