@@ -134,7 +134,8 @@ impl Lease {
     /// A further lease on `replica`, `None` if it is leaving.
     #[inline]
     fn on(replica: Arc<Replica>) -> Option<Self> {
-        replica.enter().then_some(Self { replica })
+        // Lazily: a lease that is made is also dropped, which counts out what was never counted in.
+        replica.enter().then(|| Self { replica })
     }
 
     /// The replica held.
@@ -201,6 +202,7 @@ mod tests {
         members[0].set_health(Health::Draining);
         assert!(reader.acquire(&CX).is_none());
         assert!(Lease::on(Arc::clone(&members[0])).is_none());
+        assert_eq!((members[0].in_flight(), members[0].pool_load().in_flight()), (0, 0), "nothing was counted");
     }
 
     #[test]

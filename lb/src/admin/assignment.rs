@@ -163,7 +163,7 @@ mod tests {
             (r#"{"n":-1}"#, "n is -1", "from 1 to 56"),
             (r#"{"n":1.5}"#, "n is 1.5", "whole number"),
             (r#"{"n":"2"}"#, r#"n is "2""#, "whole number"),
-            (r#"{"n":99999999999999999999}"#, "n is 99999999999999999999", "whole number"),
+            (r#"{"n":99999999999999999999}"#, "n is 1e+20", "whole number"),
             (r#"{"n":1,"hostnames":"S4"}"#, r#"hostnames is "S4""#, "list"),
             (r#"{"n":1,"hostnames":[4]}"#, "4 is no host name", "2 to 63"),
             (r#"{"n":1,"hostnames":["a b"]}"#, r#""a b" is no host name"#, "2 to 63"),

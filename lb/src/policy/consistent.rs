@@ -84,7 +84,7 @@ impl Picker for RingPicker {
 
 /// The most requests one replica may hold while the pool holds `in_flight` and one more arrives.
 fn limit_of(bound: f64, in_flight: u32, ready: u32) -> u32 {
-    (bound * f64::from(in_flight + 1) / f64::from(ready.max(1))).ceil() as u32
+    (bound * (f64::from(in_flight) + 1.0) / f64::from(ready.max(1))).ceil() as u32
 }
 
 #[cfg(test)]

@@ -159,7 +159,10 @@ impl Lb {
     /// Messages of the log so far.
     pub fn log(&self) -> Vec<String> {
         let log = self.log.lock().unwrap();
-        log.iter().map(|event| event["fields"]["message"].as_str().unwrap_or_default().to_owned()).collect()
+        // What is no event (a panic, say) is shown as it is.
+        log.iter()
+            .map(|event| event["fields"]["message"].as_str().map_or_else(|| event.to_string(), str::to_owned))
+            .collect()
     }
 
     /// Waits for a line of the log.
