@@ -40,7 +40,10 @@ pub(super) enum ReplicaBody {
 pub(super) struct Upload {
     pub(super) inner: Incoming,
     pub(super) watch: Arc<Watch>,
+    /// For the next piece.
     pub(super) idle_ticks: u64,
+    /// For the response, once the last piece has gone.
+    pub(super) response_ticks: u64,
     pub(super) progress: Arc<UploadProgress>,
 }
 
@@ -75,7 +78,8 @@ impl Body for ReplicaBody {
         if matches!(frame, Some(Err(_))) {
             upload.progress.broken.store(true, Ordering::Relaxed);
         }
-        upload.watch.renew(upload.idle_ticks);
+        let over = frame.is_none() || upload.inner.is_end_stream();
+        upload.watch.renew(if over { upload.response_ticks } else { upload.idle_ticks });
         Poll::Ready(frame)
     }
 

@@ -196,16 +196,18 @@ impl Forwarder {
                 Some(sender) => sender,
                 None => self.connect(&lease, &watch).await?,
             };
+            let ticks = if exchange.body.is_some() { self.idle_ticks } else { self.response_ticks };
             if exchange.repeatable {
-                watch.renew(self.response_ticks);
+                watch.renew(ticks);
             } else {
                 // It can't go elsewhere once it was sent, so a lost replica is waited for: it may come back.
-                watch.only_deadline(self.response_ticks);
+                watch.only_deadline(ticks);
             }
             let progress = Arc::<UploadProgress>::default();
             let request = exchange.request(|inner| {
                 let (watch, progress) = (Arc::clone(&watch), Arc::clone(&progress));
-                Upload { inner, watch, idle_ticks: self.idle_ticks.max(self.response_ticks), progress }
+                let (idle_ticks, response_ticks) = (self.idle_ticks, self.response_ticks);
+                Upload { inner, watch, idle_ticks, response_ticks, progress }
             });
             let outcome = guarded(&watch, sender.try_send_request(request)).await;
             let failed = |progress, error| Failure { progress, error, reused };
