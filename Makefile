@@ -30,7 +30,8 @@ run: build ## Balance on port 5000 with 3 replicas as local processes, no Docker
 	@printf '  curl localhost:$(PORT)/home\n  curl localhost:$(PORT)/rep\n'
 	@printf '  curl -X POST -d '\''{"n":2,"hostnames":["S4"]}'\'' localhost:$(PORT)/add\n  curl localhost:$(ADMIN_PORT)/api/v1/replicas\n'
 	@printf 'Ctrl-C ends it.\n\n'
-	@exec $(RELEASE)/lb serve $(ARGS)
+	@export LB_LISTEN="$${LB_LISTEN:-0.0.0.0:$(PORT)}" LB_ADMIN_LISTEN="$${LB_ADMIN_LISTEN:-127.0.0.1:$(ADMIN_PORT)}"; \
+	exec $(RELEASE)/lb serve $(ARGS)
 
 images: need-engine ## Build the images ringkeeper and ringkeeper-server
 	@if [ "$(RINGKEEPER_BUILD)" = host ]; then $(MAKE) --no-print-directory build dist; else mkdir -p dist; fi

@@ -1,6 +1,6 @@
 //! The composition root: binds listeners, starts the runtime, the supervisor and the workers, and ends them in order.
 //!
-//! Admin work (axum, supervisor, probes) runs on the thread that calls [`App::run`]; the data path on threads of its own.
+//! Admin work (axum, supervisor, probes) runs on the thread that calls [`run`]; the data path on threads of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::admin::{api, assignment};
 use crate::config::{Config, RuntimeConfig};
@@ -26,6 +27,8 @@ use crate::runtime::process::Process;
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::supervisor::{StartError, Supervisor, SupervisorHandle};
 
+/// Open files that are no clients' or their replicas' connections: listeners, probes, pipes of children, the engine's.
+const RESERVED_FILES: u64 = 64;
 /// Looking up the address of a static member may take this long.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,9 @@ pub enum AppError {
     /// The runtime or the fleet could not begin.
     #[error("{0}")]
     Runtime(String),
+    /// A part of the balancer has ended by itself.
+    #[error("{0}; ending, to be started anew")]
+    Broken(String),
     /// The system would not give something.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -63,20 +69,61 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Serves until SIGTERM or SIGINT, then finishes the requests under way and ends. A second signal ends at once.
+pub async fn run(config: Config) -> Result<(), AppError> {
+    // Handlers first: as process 1 of a container, a signal without a handler would be ignored.
+    let mut signals = Signals::new()?;
+    let mut app = tokio::select! {
+        app = App::start(config) => app?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "{name}: ending before the start was done");
+            return Ok(());
+        }
+    };
+    let name = tokio::select! {
+        name = signals.next() => name,
+        broken = app.broken() => return Err(broken),
+    };
+    tracing::info!(signal = name, "{name}: finishing the requests under way, taking no new ones");
+    tokio::select! {
+        () = app.stop() => tracing::info!("stopped"),
+        name = signals.next() => tracing::warn!(signal = name, "a second signal, {name}: ending at once"),
+    }
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 /// A balancer that serves.
-pub struct App {
-    config: Config,
+struct App {
+    remove_on_exit: bool,
     supervisor: SupervisorHandle,
     supervising: tokio::task::JoinHandle<()>,
     workers: Vec<JoinHandle<()>>,
+    /// Each worker holds a sender, so it says when one has ended.
+    ended: mpsc::Receiver<()>,
     trigger: ShutdownTrigger,
-    addr: SocketAddr,
-    admin_addr: Option<SocketAddr>,
 }
 
 impl App {
     /// Binds, starts everything, and logs where it listens.
-    pub async fn start(config: Config) -> Result<Self, AppError> {
+    async fn start(config: Config) -> Result<Self, AppError> {
         let listen_error = |addr, setting| move |error| AppError::Listen { addr, setting, error };
         // First of all: a port that is taken should not cost a single container.
         let listeners = bind(config.listen, config.workers).map_err(listen_error(config.listen, "listen"))?;
@@ -121,50 +168,35 @@ impl App {
             pool: reader,
             own,
             metrics,
+            max_connections: max_connections(),
             shutdown,
             drain_timeout: config.fleet.drain_timeout,
         };
+        let (alive, ended) = mpsc::channel(config.workers);
         let workers = listeners
             .into_iter()
             .enumerate()
-            .map(|(at, listener)| spawn(format!("worker-{at}"), listener, worker.clone(), rand::random()))
+            .map(|(at, listener)| spawn(at, listener, worker.clone(), rand::random(), alive.clone()))
             .collect::<Result<_, _>>()?;
         tracing::info!(%addr, workers = config.workers, "listening on {addr}");
         if let Some(addr) = admin_addr {
             tracing::info!(%addr, "admin listening on {addr}");
         }
-        Ok(Self { config, supervisor, supervising, workers, trigger, addr, admin_addr })
+        Ok(Self { remove_on_exit: config.remove_on_exit, supervisor, supervising, workers, ended, trigger })
     }
 
-    /// Where the public listener is.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Where the admin listener is, if there is one.
-    pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin_addr
-    }
-
-    /// Serves until SIGTERM or SIGINT, then finishes the requests under way and ends. A second signal ends at once.
-    pub async fn run(self) -> Result<(), AppError> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!(signal = name, "{name}: finishing the requests under way, taking no new ones");
+    /// Says so if a part has ended that should not: better to start anew than to go on without it.
+    async fn broken(&mut self) -> AppError {
         tokio::select! {
-            stopped = self.stop() => return stopped,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            ended = &mut self.supervising => {
+                let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+                AppError::Broken(format!("the supervisor has ended{why}"))
+            }
+            _ = self.ended.recv() => AppError::Broken("a worker has ended".into()),
         }
-        tracing::warn!("a second signal: ending at once");
-        Ok(())
     }
 
-    async fn stop(self) -> Result<(), AppError> {
+    async fn stop(self) {
         self.trigger.begin();
         let workers = self.workers;
         let joined =
@@ -172,17 +204,15 @@ impl App {
         if !joined.await.unwrap_or(false) {
             tracing::error!("a worker had panicked");
         }
-        self.supervisor.close(self.config.remove_on_exit).await;
+        self.supervisor.close(self.remove_on_exit).await;
         let _ = self.supervising.await;
-        tracing::info!("stopped");
-        Ok(())
     }
 }
 
 struct Start<'a> {
     config: &'a Config,
     pool: Pool,
-    suspicions: tokio::sync::mpsc::Receiver<Suspicion>,
+    suspicions: mpsc::Receiver<Suspicion>,
 }
 
 impl Start<'_> {
@@ -211,6 +241,13 @@ fn serve_admin(
             tracing::error!("the admin listener has ended: {error}");
         }
     });
+}
+
+/// Half of the open files, as each client's connection may need one to a replica; some are kept for everything else.
+fn max_connections() -> i64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(files, _)| files);
+    i64::try_from(files.saturating_sub(RESERVED_FILES) / 2).unwrap_or(i64::MAX).max(1)
 }
 
 async fn resolve(members: &[(Hostname, String)]) -> Result<Vec<(Hostname, SocketAddr)>, AppError> {

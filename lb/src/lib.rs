@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod memory;
 pub mod metrics;
+pub mod net;
 pub mod policy;
 pub mod pool;
 pub mod probe;

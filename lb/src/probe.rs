@@ -13,6 +13,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::net::is_own_trouble;
+
 /// A heartbeat's body is read to see the exchange to its end, up to this many bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -43,6 +45,17 @@ impl Default for HeartbeatConfig {
     }
 }
 
+/// Why a heartbeat was not good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The replica did not answer as it should.
+    #[error("{0}")]
+    Bad(String),
+    /// It could not be asked: this side has run out of descriptors, ports or memory. Says nothing about the replica.
+    #[error("{0}")]
+    NotAsked(String),
+}
+
 /// Asks one replica.
 #[derive(Debug, Clone)]
 pub struct Prober {
@@ -57,15 +70,23 @@ impl Prober {
     }
 
     /// One heartbeat: any 2xx status within the timeout is good. The error says what went wrong instead.
-    pub async fn probe(&self, addr: SocketAddr) -> Result<(), String> {
+    pub async fn probe(&self, addr: SocketAddr) -> Result<(), ProbeError> {
         match tokio::time::timeout(self.timeout, self.exchange(addr)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(self.timeout))),
+            Err(_) => Err(ProbeError::Bad(format!("no answer within {}", humantime::format_duration(self.timeout)))),
         }
     }
 
-    async fn exchange(&self, addr: SocketAddr) -> Result<(), String> {
-        let stream = TcpStream::connect(addr).await.map_err(|error| format!("connect: {error}"))?;
+    async fn exchange(&self, addr: SocketAddr) -> Result<(), ProbeError> {
+        let stream = match TcpStream::connect(addr).await {
+            Ok(stream) => stream,
+            Err(error) if is_own_trouble(&error) => return Err(ProbeError::NotAsked(error.to_string())),
+            Err(error) => return Err(ProbeError::Bad(format!("connect: {error}"))),
+        };
+        self.ask(stream, addr).await.map_err(ProbeError::Bad)
+    }
+
+    async fn ask(&self, stream: TcpStream, addr: SocketAddr) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -158,9 +179,9 @@ mod tests {
         assert_eq!(prober().probe(addr).await, Ok(()));
         assert!(seen.await.unwrap().starts_with("GET /heartbeat HTTP/1.1\r\n"));
         let (addr, _seen) = replica("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(prober().probe(addr).await, Err("status 500".into()));
+        assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("status 500".into())));
         let (addr, _seen) = replica("").await;
-        assert_eq!(prober().probe(addr).await, Err("no answer within 200ms".into()));
+        assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("no answer within 200ms".into())));
         let (addr, seen) = replica("rubbish\r\n\r\n").await;
         assert!(prober().probe(addr).await.is_err());
         drop(seen);
@@ -171,6 +192,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        assert!(prober().probe(addr).await.unwrap_err().starts_with("connect: "));
+        assert!(matches!(prober().probe(addr).await, Err(ProbeError::Bad(why)) if why.starts_with("connect: ")));
     }
 }

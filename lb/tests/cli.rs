@@ -52,6 +52,18 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(checked(&output, "slots"), ("1000".into(), path.into()));
 }
 
+#[test]
+fn compose_passes_on_every_setting_that_it_does_not_fix() {
+    let compose = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docker-compose.yml")).unwrap();
+    for setting in lb::config::SETTINGS {
+        let passed = compose.lines().any(|line| line.trim() == format!("- {}", setting.env));
+        let fixed = compose.lines().any(|line| line.trim().starts_with(&format!("- {}=", setting.env)));
+        // What concerns other runtimes, or where things are inside the container, is of no use there.
+        let moot = ["listen", "docker_host", "server_command", "members"].contains(&setting.key);
+        assert!(passed != fixed || moot, "{} is missing or given twice in docker-compose.yml", setting.env);
+    }
+}
+
 /// `lb check` must refuse with exit status 64, and say all of these.
 fn refused(args: &[&str], environment: &[(&str, &str)], says: &[&str]) {
     for command in ["check", "serve"] {
@@ -83,6 +95,12 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--replicas", "5", "--max-replicas", "4"], &[], &["--replicas is '5'", "max_replicas is 4"]);
     refused(&["--on-exit", "keep"], &[], &["--on-exit is 'keep'", "remove only"]);
     refused(&["--log", "a=b=c"], &[], &["--log is 'a=b=c'"]);
+    refused(&[], &[("RUST_LOG", "verbose")], &["RUST_LOG is 'verbose'", "off, error, warn", "'verbose' is no level"]);
+    refused(
+        &["--runtime", "static", "--members", "a:1,b:2", "--max-replicas", "1"],
+        &[],
+        &["--members is", "max_replicas is 1"],
+    );
     refused(&["--server-command", "'unbalanced"], &[], &["--server-command is", "quoted"]);
     // Everything that is wrong at once.
     refused(&["--slots", "x", "--tries", "0"], &[("LB_BOUND", "y")], &["--slots", "--tries", "LB_BOUND"]);

@@ -133,6 +133,17 @@ async fn a_body_that_is_too_long_gets_413_and_another_method_405() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_a_408() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let lb = Lb::ready(&["--replicas", "1"]).await;
+    let mut stream = tokio::net::TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(b"POST /add HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"n\":").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(support::LIMIT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
 async fn an_unknown_path_gets_the_assignments_error_or_the_replicas_own() {
     let lb = Lb::ready(&[]).await;
     let expected = r#"{"message":"<Error> '/other' endpoint does not exist in server replicas","status":"failure"}"#;

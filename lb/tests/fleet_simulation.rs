@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 
-use lb::probe::HeartbeatConfig;
+use lb::probe::{HeartbeatConfig, ProbeError};
 use lb::replica::{Generation, Health, Hostname, ReplicaSpec};
 use lb::ring::RingConfig;
 use lb::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
@@ -96,6 +96,8 @@ struct World {
     faults: Faults,
     alive: BTreeMap<InstanceId, Instance>,
     hung: BTreeSet<InstanceId>,
+    /// Probes can't be sent.
+    not_asked: bool,
     queue: BinaryHeap<Later>,
     number: u64,
     /// Orders not answered yet, with the change of N they ask for.
@@ -127,6 +129,7 @@ impl World {
             faults: Faults::default(),
             alive: BTreeMap::new(),
             hung: BTreeSet::new(),
+            not_asked: false,
             queue: BinaryHeap::new(),
             number: 0,
             waiting: BTreeMap::new(),
@@ -211,12 +214,15 @@ impl World {
             }
             Action::Probe { generation, seq, .. } => {
                 let id = InstanceId(format!("i{generation}"));
-                let (result, after) = if self.hung.contains(&id) || self.chance(self.faults.probe_fails) {
-                    (Err("no answer within 500ms".to_owned()), Duration::from_millis(500))
+                let bad = |why: &str| Err(ProbeError::Bad(why.into()));
+                let (result, after) = if self.not_asked {
+                    (Err(ProbeError::NotAsked("too many open files".into())), Duration::ZERO)
+                } else if self.hung.contains(&id) || self.chance(self.faults.probe_fails) {
+                    (bad("no answer within 500ms"), Duration::from_millis(500))
                 } else if self.alive.contains_key(&id) {
                     (Ok(()), self.millis(1..20))
                 } else {
-                    (Err("connect: refused".to_owned()), self.millis(1..3))
+                    (bad("connect: refused"), self.millis(1..3))
                 };
                 self.result(after, Event::Probed { generation, seq, result });
             }
@@ -570,6 +576,68 @@ fn a_hung_replica_is_replaced_after_three_heartbeats_within_three_seconds() {
         );
         assert!(told, "{:?}", world.notices);
     }
+}
+
+#[test]
+fn a_fleet_that_closes_stops_everything_and_starts_nothing() {
+    for seed in 0..50 {
+        let _seed = Seed(seed);
+        let mut world = boot(seed);
+        let pause = world.millis(0..1500);
+        world.run(pause);
+        for _ in 0..10 {
+            world.mishap();
+            world.random_order();
+            world.run(Duration::from_millis(50));
+        }
+        world.faults = Faults { stop_fails: 30, result_lost: 10, ..Faults::default() };
+        world.tell(Event::Close { remove: true });
+        let launches = world.launches;
+        world.order(Order::Add { n: 1, hostnames: vec![] });
+        assert!(matches!(world.answers.last(), Some(Err(Refusal::Closing))));
+        world.run(Duration::from_secs(300));
+        assert!(world.fleet.is_empty(), "{:?}", world.states());
+        assert!(world.alive.is_empty(), "left over: {:?}", world.alive);
+        assert_eq!(world.launches, launches);
+    }
+}
+
+#[test]
+fn an_adopted_replica_that_hangs_is_not_given_the_time_of_a_new_one() {
+    let mut world = World::new(11);
+    let spec = ReplicaSpec {
+        id: lb::replica::ReplicaId(1),
+        generation: Generation(5),
+        hostname: Hostname::new("old").unwrap(),
+    };
+    let old = instance(&spec);
+    world.hung.insert(old.id.clone());
+    world.alive.insert(old.id.clone(), old.clone());
+    world.tell(Event::Listed { asked: world.now, instances: vec![old] });
+    world.run(Duration::from_secs(4));
+    assert!(!world.fleet.listing().replicas.contains(&spec.hostname), "{:?}", world.states());
+    world.run(Duration::from_secs(2));
+    world.assert_recovered();
+}
+
+#[test]
+fn an_instance_under_a_number_used_again_is_a_stray() {
+    let mut world = boot(12);
+    world.run(Duration::from_secs(2));
+    let twin = Instance { id: InstanceId("twin".into()), ..world.alive.values().next().unwrap().clone() };
+    world.alive.insert(twin.id.clone(), twin);
+    world.run(Duration::from_secs(12));
+    world.assert_recovered();
+    assert_eq!(world.launches, 3, "the rightful one was left alone");
+}
+
+#[test]
+fn want_of_descriptors_here_fails_nobody_there() {
+    let mut world = boot(13);
+    world.run(Duration::from_secs(2));
+    world.not_asked = true;
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.launches, world.fleet.published().count()), (3, 3));
 }
 
 #[test]

@@ -54,7 +54,8 @@ async fn killed_replicas_are_replaced_and_no_client_notices() {
     let _turn = TURN.lock().await;
     let lb = Lb::ready(&[]).await;
     let load = Load::on(&lb, CLIENTS);
-    for round in 1..=10 {
+    // Two of each lineage: a third in a row would have to wait.
+    for round in 1..=6 {
         load.more(200).await;
         let Times { replaced, ready } = harm(&lb, Signal::SIGKILL).await;
         println!("figure: kill -9 under load, round {round}: replaced after {replaced:.0?}, 3 ready after {ready:.0?}");
@@ -63,9 +64,9 @@ async fn killed_replicas_are_replaced_and_no_client_notices() {
     }
     load.more(200).await;
     let outcome = load.stop().await;
-    println!("figure: {} requests while 10 replicas were killed, {} failed", outcome.requests, outcome.failures.len());
+    println!("figure: {} requests while 6 replicas were killed, {} failed", outcome.requests, outcome.failures.len());
     outcome.assert_nothing_lost();
-    assert_eq!(lb.metric("ringkeeper_replicas_replaced_total").await, 10.0);
+    assert_eq!(lb.metric("ringkeeper_replicas_replaced_total").await, 6.0);
     assert!(lb.log().iter().any(|line| line.contains("was killed by SIGKILL, replaced by ")), "{:?}", lb.log());
 }
 

@@ -359,8 +359,117 @@ async fn a_signal_waits_no_longer_than_the_drain_timeout() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let replica = Replica::start(Answer::Silence).await;
+    let mut lb = ready(&[&replica], &["--drain-timeout", "1h"]).await;
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    eventually("it is under way", async || (lb.replicas().await[0]["in_flight"] == 1).then_some(())).await;
+    lb.signal(nix::sys::signal::Signal::SIGTERM);
+    lb.until_logged("finishing the requests under way").await;
+    lb.signal(nix::sys::signal::Signal::SIGINT);
+    assert!(lb.ended().await.success());
+    assert!(lb.log().iter().any(|line| line.contains("a second signal, SIGINT: ending at once")), "{:?}", lb.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_loses_no_request_of_clients_that_connect_for_each() {
+    let replica = Replica::start(response("200 OK", "", "yes")).await;
+    let mut lb = ready(&[&replica], &[]).await;
+    let (addr, mut clients) = (lb.addr, tokio::task::JoinSet::new());
+    for _ in 0..8 {
+        clients.spawn(async move {
+            for served in 0_u32.. {
+                // A refused connection is the end that a client can see coming; one that was taken must be served.
+                let Ok(mut stream) = TcpStream::connect(addr).await else { return (served, String::new()) };
+                let mut answer = Vec::new();
+                let sent = stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+                let read = stream.read_to_end(&mut answer).await;
+                if sent.is_err() || read.is_err() || !answer.ends_with(b"yes") {
+                    return (served, format!("{sent:?} {read:?} {}", String::from_utf8_lossy(&answer)));
+                }
+            }
+            unreachable!()
+        });
+    }
+    eventually("the load is on", async || {
+        (lb.metric(r#"ringkeeper_responses_total{class="2xx"}"#).await > 200.0).then_some(())
+    })
+    .await;
+    lb.signal(nix::sys::signal::Signal::SIGTERM);
+    while let Some(client) = clients.join_next().await {
+        let (served, failure) = client.unwrap();
+        assert!(served > 0 && failure.is_empty(), "after {served} requests: {failure}");
+    }
+    assert!(lb.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_arrives_with_it() {
+    let replica = Replica::start(Answer::Echo).await;
+    let lb = ready(&[&replica], &[]).await;
+    let answer = raw(
+        &lb,
+        "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n",
+        "",
+    )
+    .await;
+    assert!(answer.contains("\r\n\r\n5\r\nquery\r\n0\r\n\r\n"), "{answer}");
+    assert_eq!(field(&replica.requests()[0], "transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn a_response_with_length_and_chunks_is_framed_by_its_chunks() {
+    let both = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n6\r\nlonger\r\n0\r\n\r\n";
+    let replica = Replica::start(Answer::Bytes(both.into())).await;
+    let lb = ready(&[&replica], &[]).await;
+    assert_eq!(lb.get("/x").await, (200, "longer".into()));
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_that_nobody_asked_for_is_a_502_and_not_repeated() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    let (one, two) =
+        (Replica::start(Answer::Bytes(switch.into())).await, Replica::start(Answer::Bytes(switch.into())).await);
+    let lb = ready(&[&one, &two], &[]).await;
+    assert_eq!(lb.get("/x").await.0, 502);
+    assert_eq!(one.requests().len() + two.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn want_of_descriptors_fails_no_replica() {
+    // 64 are reserved, so 18 clients get in; each may need one more to a replica.
+    let lb = Lb::with_files(100, &["--replicas", "2"]);
+    lb.until_ready().await;
+    let idle = || async {
+        let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+        stream.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream
+    };
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        clients.push(idle().await);
+    }
+    lb.until_logged("18 client connections, as many as the limit of open files allows").await;
+    for stream in &mut clients[..10] {
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0, "those that got in are served");
+    }
+    // The heartbeats of some rounds are good, and when clients leave, the next ones are let in.
+    let probes = async || lb.metric("ringkeeper_replicas_replaced_total").await;
+    let last = clients.pop().unwrap();
+    clients.clear();
+    let mut last = last;
+    assert!(tokio::time::timeout(support::LIMIT, last.read(&mut [0; 1024])).await.unwrap().unwrap() > 0);
+    assert_eq!(probes().await, 0.0);
+    assert!(lb.is_ready().await);
+}
+
+#[tokio::test]
 async fn a_thousand_idle_clients_take_less_than_30_mb() {
-    let lb = Lb::ready(&[]).await;
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let lb = Lb::ready(&["--workers", "2"]).await;
     let mut clients = Vec::new();
     for _ in 0..1000 {
         let mut stream = TcpStream::connect(lb.addr).await.unwrap();

@@ -8,6 +8,8 @@
 //!
 //! `hostnames` may be shorter than `n`, empty or missing. Errors are described in the README; they change nothing.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
@@ -25,6 +27,8 @@ use crate::supervisor::{Listing, Order, SupervisorHandle};
 /// Paths of the public listener that are the balancer's own.
 pub const PATHS: &[&str] = &["/rep", "/add", "/rm"];
 
+/// For the whole body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest body that is taken.
 const BODY_LIMIT: usize = 64 * 1024;
 
@@ -83,7 +87,8 @@ struct Change {
 
 impl Change {
     async fn read(body: Body, capacity: usize) -> Result<Self, ApiError> {
-        let bytes = to_bytes(body, BODY_LIMIT).await.map_err(|error| {
+        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
+        let bytes = read.map_err(|_| ApiError::Stalled)?.map_err(|error| {
             let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
             if too_long {
                 ApiError::TooLarge(BODY_LIMIT)

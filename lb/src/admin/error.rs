@@ -13,6 +13,8 @@ pub(super) enum ApiError {
     Bad(String),
     /// Its body is too long.
     TooLarge(usize),
+    /// Its body did not come.
+    Stalled,
     /// The path has other methods.
     Method(&'static str),
     /// The fleet would not.
@@ -24,6 +26,7 @@ impl ApiError {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(Refusal::Runtime(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Refused(Refusal::Busy | Refusal::Closing) => StatusCode::SERVICE_UNAVAILABLE,
@@ -35,6 +38,7 @@ impl ApiError {
         match self {
             Self::Bad(message) => message.clone(),
             Self::TooLarge(limit) => format!("the body is over {limit} bytes, the most that is taken"),
+            Self::Stalled => "the request's body did not arrive in time".into(),
             Self::Method(allowed) => format!("this path allows {allowed} only"),
             Self::Refused(refusal) => refusal.to_string(),
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use comfy_table::{Table, presets};
 
-use lb::app::App;
+use lb::app;
 use lb::config::{self, BadConfig, Config, Layers, LogConfig, SETTINGS};
 use lb::probe::{HeartbeatConfig, Prober};
 
@@ -90,7 +90,11 @@ pub(crate) fn run() -> ExitCode {
         })
         .collect();
     let program = std::env::current_exe().ok();
-    match (name, Config::new(layers, program.as_deref())) {
+    let config = Config::new(layers, program.as_deref()).and_then(|config| match name {
+        "ring" | "health" => Ok(config),
+        _ => config.check_files().map(|()| config),
+    });
+    match (name, config) {
         ("ring", Ok(config)) => ring::show(&config, matches.get_flag("json")),
         ("check", Ok(_)) => {
             check(&shown);
@@ -183,7 +187,9 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    let served = runtime.block_on(async { App::start(config).await?.run().await });
+    let served = runtime.block_on(app::run(config));
+    // What may still block a thread (a look-up of a name, the wait for a worker that drains) has had its time.
+    runtime.shutdown_background();
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

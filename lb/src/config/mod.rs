@@ -153,6 +153,19 @@ fn member_list(text: &str) -> Result<Vec<(Hostname, String)>, String> {
 }
 
 impl Config {
+    /// What `lb serve` needs besides a good configuration.
+    pub fn check_files(&self) -> Result<(), BadConfig> {
+        match &self.runtime {
+            RuntimeConfig::Process(ServerCommand::Sample(server)) if !server.is_file() => {
+                let folder = server.parent().unwrap_or(server).display();
+                let problem =
+                    format!("there is no 'server' beside lb, in {folder}; say what to run with --server-command");
+                Err(BadConfig(vec![Problem(problem)]))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The configuration that `layers` describe. `program` is this program, beside which the sample server lies.
     pub fn new(mut layers: Layers, program: Option<&Path>) -> Result<Self, BadConfig> {
         let config = Self::read(&mut layers, program);
@@ -197,14 +210,14 @@ impl Config {
         };
         let RingConfig { slots, vnodes, .. } = policy.ring;
         let fits = policy.ring.capacity();
-        if let RuntimeConfig::Static(members) = &runtime
-            && members.len() > fits
-        {
-            l.refuse("members", &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
-        } else if fleet.heals && replicas > fits {
-            l.refuse("replicas", &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
-        } else if let Some(max) = max_replicas.filter(|max| replicas > *max) {
-            l.refuse("replicas", &format!("max_replicas is {max}"));
+        let (key, wanted) = match &runtime {
+            RuntimeConfig::Static(members) => ("members", members.len()),
+            _ => ("replicas", replicas),
+        };
+        if wanted > fits {
+            l.refuse(key, &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
+        } else if let Some(max) = max_replicas.filter(|max| wanted > *max) {
+            l.refuse(key, &format!("max_replicas is {max}"));
         }
         Some(Self {
             listen: listen?,
@@ -275,9 +288,17 @@ fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
 }
 
 fn log(l: &mut Layers) -> Option<LogConfig> {
-    let filter = l.parse("log", |text| match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("error, warn, info, debug, trace, or a tracing filter ({error})")),
+    let filter = l.parse("log", |text| {
+        const ALLOWED: &str = "off, error, warn, info, debug, trace, or a tracing filter such as lb=debug";
+        // A bare word that is no level would be taken for a module's name, and silence all others.
+        let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+        if let Some(word) = text.split(',').find(|word| !word.contains(['=', ':']) && !is_level(word.trim())) {
+            return Err(format!("{ALLOWED} ('{}' is no level)", word.trim()));
+        }
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(format!("{ALLOWED} ({error})")),
+        }
     });
     let json = l.parse("log_format", |text| match text {
         "text" => Ok(false),
@@ -331,14 +352,8 @@ fn runtime(l: &mut Layers, program: Option<&Path>) -> Option<RuntimeConfig> {
             if let Some(words) = command {
                 return Some(RuntimeConfig::Process(ServerCommand::Custom(words)));
             }
-            let server = program.and_then(Path::parent).map(|folder| folder.join("server"));
-            match server.filter(|server| server.is_file()) {
-                Some(server) => Some(RuntimeConfig::Process(ServerCommand::Sample(server))),
-                None => {
-                    l.refuse("runtime", "there is no 'server' beside lb to run; say what to run with --server-command");
-                    None
-                }
-            }
+            let folder = program.and_then(Path::parent).unwrap_or(Path::new("."));
+            Some(RuntimeConfig::Process(ServerCommand::Sample(folder.join("server"))))
         }
     }
 }

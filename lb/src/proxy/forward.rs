@@ -1,7 +1,6 @@
 //! One request: choosing a replica, trying it, going to another, and handing back the answer.
 
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +22,13 @@ use tokio::net::TcpStream;
 use super::body::{Held, LeasedBody, ProxyBody, ReplicaBody, Upload, UploadProgress};
 use super::connections::Sender;
 use super::error::ProxyError;
-use super::headers::{X_REQUEST_ID, for_replica, strip_hop_by_hop};
+use super::headers::{X_REQUEST_ID, for_client, for_replica, frame_body};
 use super::retry::{Progress, is_repeatable, may_retry};
 use super::watchdog::{Alarm, Watch, ticks};
 use super::worker::Shared;
 use super::{NotFound, ProxyConfig};
 use crate::metrics::ProxyMetrics;
+use crate::net::is_own_trouble;
 use crate::policy::PickCx;
 use crate::pool::{Lease, PoolReader};
 use crate::replica::Generation;
@@ -137,6 +137,9 @@ impl Forwarder {
         for_replica(&mut head.headers, &client.header, || request_id(self.random(|rng| rng.next_u64())));
         head.version = Version::HTTP_11;
         let body = (!body.is_end_stream()).then_some(body);
+        if body.is_some() {
+            frame_body(&mut head.headers);
+        }
         let repeatable = body.is_none() && is_repeatable(&head.method);
         let mut exchange = Exchange { head, body, repeatable };
 
@@ -160,7 +163,7 @@ impl Forwarder {
                 Err(failure) => failure,
             };
             tried.push(generation);
-            sent += u32::from(failure.progress == Progress::Sent);
+            sent += u32::from(failure.progress != Progress::NotSent);
             stale = failure.reused && sent <= 1;
             tracing::debug!(
                 request_id = ?exchange.head.headers.get(X_REQUEST_ID),
@@ -261,15 +264,7 @@ impl Forwarder {
                 }
             }
             Ok(Err(error)) => {
-                // Anything else (no descriptors, no ports) is this side's own trouble.
-                if matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionRefused
-                        | ErrorKind::ConnectionReset
-                        | ErrorKind::HostUnreachable
-                        | ErrorKind::NetworkUnreachable
-                        | ErrorKind::TimedOut
-                ) {
+                if !is_own_trouble(&error) {
                     self.pool.suspect(replica);
                 }
                 error.to_string()
@@ -295,9 +290,9 @@ impl Forwarder {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             lease.failed();
             let error = bad_gateway(&lease, "it changed the protocol without being asked to".into());
-            return Err(Failure { progress: Progress::Sent, error, reused: false });
+            return Err(Failure { progress: Progress::Answered, error, reused: false });
         }
-        strip_hop_by_hop(&mut head.headers);
+        for_client(&mut head.headers);
         head.version = Version::HTTP_11;
         lease.served();
         let held = Held { lease, sender, watch, shared: Arc::clone(&self.shared) };

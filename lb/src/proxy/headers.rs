@@ -32,7 +32,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// Removes the fields of one connection, those that `Connection` names included. What frames or routes the message can't
 /// be removed by naming it there.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -48,6 +48,22 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Prepares a response's headers for a client. Of two framings the length is the one that does not count (RFC 9112,
+/// section 6.3).
+pub(super) fn for_client(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip_hop_by_hop(headers);
+}
+
+/// Says that a body of unknown length follows: for some methods a client would take it that there is none.
+pub(super) fn frame_body(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -131,6 +147,16 @@ mod tests {
         assert_eq!(headers["x-forwarded-host"], "shop.example");
         assert_eq!(headers["x-request-id"], "fresh");
         assert!(!headers.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn a_response_with_two_framings_keeps_the_one_that_counts() {
+        let mut both = headers(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
+        for_client(&mut both);
+        assert!(both.is_empty(), "{both:?}");
+        let mut one = headers(&[("content-length", "5"), ("keep-alive", "1")]);
+        for_client(&mut one);
+        assert_eq!(one, headers(&[("content-length", "5")]));
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use http::Method;
 
-/// How far a failed try had come. No byte of a response was seen in any case.
+/// How far a failed try had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing of the request has reached the replica.
     NotSent,
-    /// Some or all of it may have.
+    /// Some or all of it may have; no byte of a response was seen.
     Sent,
+    /// It answered, but not in a way that can be passed on.
+    Answered,
 }
 
 /// May be repeated without the client noticing (RFC 9110, section 9.2.2: idempotent methods).
@@ -25,6 +27,7 @@ pub(super) fn may_retry(progress: Progress, repeatable: bool, sent: u32, tries: 
     match progress {
         Progress::NotSent => true,
         Progress::Sent => repeatable && sent < tries,
+        Progress::Answered => false,
     }
 }
 
@@ -44,5 +47,6 @@ mod tests {
         assert!(!may_retry(Progress::Sent, false, 1, 3));
         assert!(may_retry(Progress::Sent, true, 2, 3));
         assert!(!may_retry(Progress::Sent, true, 3, 3));
+        assert!(!may_retry(Progress::Answered, true, 1, 3));
     }
 }

@@ -21,6 +21,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -63,6 +64,8 @@ pub struct WorkerConfig {
     pub own: OwnRoutes,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    /// Client connections at one time, of all workers together.
+    pub max_connections: i64,
     /// When to stop.
     pub shutdown: Shutdown,
     /// How long requests under way may take after that.
@@ -102,22 +105,38 @@ pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
         .collect()
 }
 
-/// Starts a worker on a thread of its own; the thread ends when shutdown began and its connections are done or late.
-pub fn spawn(name: String, listener: StdListener, config: WorkerConfig, seed: u64) -> io::Result<JoinHandle<()>> {
+/// Starts worker number `at` on a thread of its own; the thread ends when shutdown began and its connections are done or
+/// late. It sends to `ended` then, or when it has panicked.
+pub fn spawn(
+    at: usize,
+    listener: StdListener,
+    config: WorkerConfig,
+    seed: u64,
+    ended: mpsc::Sender<()>,
+) -> io::Result<JoinHandle<()>> {
+    struct OnEnd(mpsc::Sender<()>);
+    impl Drop for OnEnd {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _within = runtime.enter();
         TcpListener::from_std(listener)?
     };
-    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve(listener, config, seed)))
+    std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
+        let _on_end = OnEnd(ended);
+        runtime.block_on(serve(listener, config, seed));
+    })
 }
 
 async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
-    let WorkerConfig { proxy, pool, own, metrics, shutdown, drain_timeout } = config;
+    let WorkerConfig { proxy, pool, own, metrics, max_connections, shutdown, drain_timeout } = config;
     let shared = Arc::<Shared>::default();
     let client_timeout = proxy.client_timeout;
     let write_timeout = proxy.idle_timeout;
-    tokio::spawn(keep_house(Arc::clone(&shared), pool.clone(), proxy.keepalive));
+    let mut house = tokio::spawn(keep_house(Arc::clone(&shared), pool.clone(), proxy.keepalive));
     let rng = SmallRng::seed_from_u64(seed);
     let forwarder = Arc::new(Forwarder::new(proxy, pool, Arc::clone(&shared), metrics.clone(), rng));
     let mut http = http1::Builder::new();
@@ -148,11 +167,23 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
             metrics.connections.dec();
         });
     };
+    let mut full = false;
     loop {
+        // The rest waits in the backlog. Probes, and connections to replicas, need descriptors too.
+        let room = metrics.connections.get() < max_connections;
+        if !room && !std::mem::replace(&mut full, true) {
+            tracing::warn!(
+                "{max_connections} client connections, as many as the limit of open files allows; others wait"
+            );
+        }
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if room => accepted,
+            () = tokio::time::sleep(TICK), if !room => continue,
             () = shutdown.begun() => break,
+            // Without its clock the worker would keep no deadline.
+            _ = &mut house => return,
         };
+        full = false;
         match accepted {
             Ok((stream, peer)) => start(stream, peer),
             Err(error) => {
@@ -166,6 +197,8 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
         start(stream, peer);
     }
     drop(listener);
+    // Their first requests are on their way.
+    tokio::time::sleep(TICK).await;
     shared.draining.store(true, Ordering::SeqCst);
     shared.watchdog.wake_all();
     let deadline = Instant::now() + drain_timeout;
@@ -226,11 +259,14 @@ where
             watched = true;
             let _ = watch.poll(cx);
         }
-        if !told && shared.draining.load(Ordering::Relaxed) {
+        // First of all it reads what has arrived: a connection that is told before its first request would end without it.
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_pending() && !told && shared.draining.load(Ordering::Relaxed) {
             told = true;
             connection.as_mut().graceful_shutdown();
+            return connection.as_mut().poll(cx);
         }
-        connection.as_mut().poll(cx)
+        polled
     })
     .await
 }

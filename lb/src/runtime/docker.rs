@@ -274,9 +274,11 @@ impl Runtime for Docker {
 async fn follow(engine: Engine, filters: HashMap<String, Vec<String>>, sender: mpsc::Sender<RuntimeEvent>) {
     let mut pause = RECONNECT.0;
     loop {
-        let options = EventsOptions { filters: Some(filters.clone()), ..Default::default() };
+        // What happens from here on is told, however long it takes to be heard; what happened before was missed.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = Some(format!("{}.{:09}", now.as_secs(), now.subsec_nanos()));
+        let options = EventsOptions { filters: Some(filters.clone()), since, ..Default::default() };
         let mut events = std::pin::pin!(engine.events(Some(options)));
-        // Whatever happened before this stream began was missed.
         if sender.send(RuntimeEvent::Resync).await.is_err() {
             return;
         }

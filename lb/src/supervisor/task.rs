@@ -20,8 +20,10 @@ use crate::runtime::{Runtime, RuntimeError};
 
 /// Results that may wait to be taken in; tasks wait for room.
 const RESULTS: usize = 1024;
-/// Launches and stops at one time; the engine takes no longer for them all this way.
-const AT_ONCE: usize = 16;
+/// Launches at one time; the engine takes no longer for them all this way.
+const LAUNCHES: usize = 16;
+/// Stops at one time. Most of a stop is waiting, and launches must not wait for it.
+const STOPS: usize = 64;
 /// What a stop may take on top of its grace period, and a list in all.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,14 @@ pub enum StartError {
     /// The heartbeat path is not one.
     #[error("the heartbeat path can't be asked for: {0}")]
     Path(#[from] hyper::http::uri::InvalidUri),
+}
+
+/// Where the question for the runtime's list stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Idle,
+    UnderWay,
+    AskAgain,
 }
 
 /// The task that keeps the fleet alive.
@@ -51,8 +61,9 @@ pub struct Supervisor<R> {
     status: watch::Sender<Arc<Status>>,
     callers: HashMap<Ticket, oneshot::Sender<Result<Listing, Refusal>>>,
     tickets: u64,
-    at_once: Arc<Semaphore>,
-    listing: bool,
+    launches: Arc<Semaphore>,
+    stops: Arc<Semaphore>,
+    listing: Listed,
     replaced: u64,
 }
 
@@ -88,8 +99,9 @@ impl<R: Runtime> Supervisor<R> {
             status,
             callers: HashMap::new(),
             tickets: 0,
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            listing: false,
+            launches: Arc::new(Semaphore::new(LAUNCHES)),
+            stops: Arc::new(Semaphore::new(STOPS)),
+            listing: Listed::Idle,
             replaced: 0,
         };
         supervisor.take_in(Event::Listed { asked, instances });
@@ -137,25 +149,30 @@ impl<R: Runtime> Supervisor<R> {
 
     /// Lets the replicas go, as long as that may take.
     async fn close(&mut self, remove: bool) {
-        let deadline = Instant::now() + self.config.stop_grace + RUNTIME_PATIENCE;
+        let rounds = self.status.borrow().members.len().div_ceil(STOPS).max(1) as u32;
+        let deadline = Instant::now() + self.config.stop_grace * rounds + RUNTIME_PATIENCE;
         self.take_in(Event::Close { remove });
         while remove && !self.fleet.is_empty() {
-            match tokio::time::timeout_at(deadline, self.reported.recv()).await {
+            if Instant::now() >= deadline {
+                let left = self.fleet.view(Instant::now(), SystemTime::now());
+                let left: Vec<_> = left.iter().map(|member| member.spec.hostname.as_str()).collect();
+                tracing::error!("these replicas could not be stopped in time: {}", left.join(", "));
+                return;
+            }
+            let tick = self.fleet.deadline().unwrap_or(deadline).min(deadline);
+            match tokio::time::timeout_at(tick, self.reported.recv()).await {
                 Ok(Some(event)) => self.take_in(event),
                 Ok(None) => return,
-                Err(_) => {
-                    let left = self.fleet.view(Instant::now(), SystemTime::now());
-                    let left: Vec<_> = left.iter().map(|member| member.spec.hostname.as_str()).collect();
-                    tracing::error!("these replicas could not be stopped in time: {}", left.join(", "));
-                    return;
-                }
+                Err(_) => self.take_in(Event::Tick),
             }
         }
     }
 
     fn take_in(&mut self, event: Event) {
-        if matches!(event, Event::Listed { .. } | Event::Unlisted) {
-            self.listing = false;
+        if matches!(event, Event::Listed { .. } | Event::Unlisted)
+            && std::mem::replace(&mut self.listing, Listed::Idle) == Listed::AskAgain
+        {
+            self.list();
         }
         let now = Instant::now();
         for action in self.fleet.handle(event, now) {
@@ -174,7 +191,7 @@ impl<R: Runtime> Supervisor<R> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Launch(spec) => {
-                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.at_once));
+                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.launches));
                 let (generation, limit) = (spec.generation, self.config.start_timeout);
                 self.spawn(async move {
                     let _turn = at_once.acquire().await;
@@ -185,7 +202,7 @@ impl<R: Runtime> Supervisor<R> {
                 });
             }
             Action::Stop { generation, id, grace } => {
-                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.at_once));
+                let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.stops));
                 self.spawn(async move {
                     let _turn = at_once.acquire().await;
                     let limit = grace + RUNTIME_PATIENCE;
@@ -256,9 +273,12 @@ impl<R: Runtime> Supervisor<R> {
     }
 
     fn list(&mut self) {
-        if std::mem::replace(&mut self.listing, true) {
+        if self.listing != Listed::Idle {
+            // The list under way may be too old already.
+            self.listing = Listed::AskAgain;
             return;
         }
+        self.listing = Listed::UnderWay;
         let (runtime, results, asked) = (Arc::clone(&self.runtime), self.results.clone(), Instant::now());
         tokio::spawn(async move {
             let event = match tokio::time::timeout(RUNTIME_PATIENCE, runtime.list()).await {

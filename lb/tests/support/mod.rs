@@ -61,8 +61,19 @@ pub struct Lb {
 impl Lb {
     /// Starts one on free ports with these further arguments, and waits until it listens.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_lb")), args)
+    }
+
+    /// The same with so many open files at most.
+    pub fn with_files(files: u32, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_lb")]);
+        Self::start_by(shell, args)
+    }
+
+    fn start_by(mut command: Command, args: &[&str]) -> Self {
         server();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lb"))
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
             .args(args)
             .env_clear()

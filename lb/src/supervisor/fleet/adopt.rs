@@ -3,14 +3,14 @@
 //! The runtime is the database: a replica's identity lives in its labels. Events make the fleet fast; the list, compared
 //! level by level every few seconds and after each gap in the events, makes it right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::member::{Member, Phase, ProbeState, Standing};
 use super::{Action, Failure, Fleet, Notice};
-use crate::replica::{Generation, Hostname};
+use crate::replica::Hostname;
 use crate::runtime::Instance;
 
 impl Fleet {
@@ -23,22 +23,27 @@ impl Fleet {
             self.adopt(instances, now);
             return;
         }
-        let listed: BTreeMap<Generation, Instance> =
-            instances.into_iter().map(|instance| (instance.spec.generation, instance)).collect();
+        let runs = |wanted: &Instance| instances.iter().any(|instance| instance.id == wanted.id && instance.running);
         let missing: Vec<_> = self
             .members
             .values()
             .filter(|member| !matches!(member.phase, Phase::Stopping { .. }))
             .filter(|member| member.up_at.is_some_and(|up_at| up_at < asked))
+            .filter(|member| !member.instance.as_ref().is_some_and(runs))
             .map(|member| member.spec.generation)
-            .filter(|generation| !listed.get(generation).is_some_and(|instance| instance.running))
             .collect();
         for generation in missing {
             self.fail(generation, "is not running any more", Failure::Lost, now);
         }
-        for (generation, instance) in listed {
-            let just_gone = self.gone.iter().any(|(gone, at)| *gone == generation && *at >= asked);
-            if !self.members.contains_key(&generation) && !just_gone {
+        for instance in instances {
+            let generation = instance.spec.generation;
+            let known = match self.members.get(&generation).map(|member| &member.instance) {
+                // Launched by a balancer before this one, which ended before it knew of it, under a number used again.
+                Some(Some(own)) => own.id == instance.id,
+                Some(None) => true,
+                None => self.gone.iter().any(|(gone, at)| *gone == generation && *at >= asked),
+            };
+            if !known {
                 self.remove_stray(instance);
             }
         }

@@ -37,7 +37,7 @@ pub use notice::Notice;
 use orders::{Adding, Removing};
 pub use orders::{Order, Refusal, Ticket};
 
-use crate::probe::{HeartbeatConfig, Streak};
+use crate::probe::{HeartbeatConfig, ProbeError, Streak};
 use crate::replica::{Generation, Health, Hostname, ReplicaId, ReplicaSpec};
 use crate::ring::RingConfig;
 use crate::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
@@ -125,7 +125,7 @@ pub enum Event {
         /// The probe's number.
         seq: u64,
         /// What came of it.
-        result: Result<(), String>,
+        result: Result<(), ProbeError>,
     },
     /// Result of [`Action::Drain`]: it holds no request any more.
     Drained {
@@ -479,7 +479,7 @@ impl Fleet {
         self.send_due_probes(now);
     }
 
-    fn probed(&mut self, generation: Generation, seq: u64, result: Result<(), String>, now: Instant) {
+    fn probed(&mut self, generation: Generation, seq: u64, result: Result<(), ProbeError>, now: Instant) {
         let interval = self.config.heartbeat.interval.mul_f64(self.rng.random_range(0.9..=1.1));
         let Some(member) = self.members.get_mut(&generation) else { return };
         let ProbeState::Sent { at, .. } = member.probe else { return };
@@ -495,10 +495,12 @@ impl Fleet {
                     self.answered(generation, now);
                 }
             }
-            Err(error) => {
+            Err(ProbeError::NotAsked(error)) => member.last_error = Some(format!("heartbeat not sent: {error}")),
+            Err(ProbeError::Bad(error)) => {
                 let falls = member.streak.fall();
                 member.last_error = Some(format!("heartbeat: {error}"));
-                let starting = matches!(member.phase, Phase::Starting { .. });
+                // One that was just launched may take its time; one that was adopted has had it.
+                let starting = matches!(member.phase, Phase::Starting { .. }) && member.launched_at.is_some();
                 if falls >= self.config.heartbeat.falls && !starting {
                     let reason = format!("failed {falls} heartbeats (the last: {error})");
                     self.fail(generation, &reason, Failure::Lost, now);
@@ -735,7 +737,7 @@ impl Fleet {
                 _ => {}
             }
             if matches!(probe, ProbeState::Sent { deadline, .. } if deadline <= now) {
-                self.probed(generation, seq, Err("no result".into()), now);
+                self.probed(generation, seq, Err(ProbeError::Bad("no result".into())), now);
             }
         }
         self.send_due_probes(now);

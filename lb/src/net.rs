@@ -1,0 +1,24 @@
+//! What a failed connection says about whom.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Was a connection not made for want of something on this side: descriptors, ports, memory? Says nothing about the peer.
+pub fn is_own_trouble(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let own = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL];
+    errno.is_some_and(|errno| own.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_is_this_sides_trouble() {
+        assert!(is_own_trouble(&io::Error::from_raw_os_error(Errno::EMFILE as i32)));
+        assert!(!is_own_trouble(&io::Error::from_raw_os_error(Errno::ECONNREFUSED as i32)));
+        assert!(!is_own_trouble(&io::Error::other("x")));
+    }
+}
