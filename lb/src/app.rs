@@ -27,8 +27,10 @@ use crate::runtime::process::Process;
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::supervisor::{StartError, Supervisor, SupervisorHandle};
 
-/// Open files that are no clients' or their replicas' connections: listeners, probes, pipes of children, the engine's.
+/// Open files that are no clients' or their replicas' connections: listeners, runtimes, the admin listener, the engine's.
 const RESERVED_FILES: u64 = 64;
+/// And for each replica: a probe, and a child's two pipes and handle.
+const FILES_PER_REPLICA: u64 = 4;
 /// Looking up the address of a static member may take this long.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -168,7 +170,7 @@ impl App {
             pool: reader,
             own,
             metrics,
-            max_connections: max_connections(),
+            max_connections: max_connections(config.fleet.capacity()),
             shutdown,
             drain_timeout: config.fleet.drain_timeout,
         };
@@ -243,11 +245,13 @@ fn serve_admin(
     });
 }
 
-/// Half of the open files, as each client's connection may need one to a replica; some are kept for everything else.
-fn max_connections() -> i64 {
+/// Half of the open files, as each client's connection may need one to a replica; before that some are kept for
+/// everything else, but never more than half.
+fn max_connections(replicas: usize) -> i64 {
     use nix::sys::resource::{Resource, getrlimit};
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(files, _)| files);
-    i64::try_from(files.saturating_sub(RESERVED_FILES) / 2).unwrap_or(i64::MAX).max(1)
+    let reserved = RESERVED_FILES + FILES_PER_REPLICA * replicas as u64;
+    i64::try_from((files - reserved.min(files / 2)) / 2).unwrap_or(i64::MAX).max(1)
 }
 
 async fn resolve(members: &[(Hostname, String)]) -> Result<Vec<(Hostname, SocketAddr)>, AppError> {
