@@ -641,6 +641,21 @@ fn want_of_descriptors_here_fails_nobody_there() {
 }
 
 #[test]
+fn what_was_launched_too_late_is_stopped() {
+    let mut fleet = Fleet::new(config(), 1);
+    let now = Instant::now();
+    fleet.handle(Event::Listed { asked: now, instances: vec![] }, now);
+    let spec = ReplicaSpec {
+        id: lb::replica::ReplicaId(1),
+        generation: Generation(99),
+        hostname: Hostname::new("late").unwrap(),
+    };
+    let actions = fleet.handle(Event::Launched { generation: Generation(99), result: Ok(instance(&spec)) }, now);
+    let id = InstanceId("i99".into());
+    assert_eq!(actions, [Action::Stop { generation: Generation(99), id, grace: Duration::ZERO }]);
+}
+
+#[test]
 fn one_slow_heartbeat_evicts_nobody() {
     let mut world = boot(8);
     world.run(Duration::from_secs(2));
