@@ -18,12 +18,15 @@
 
 mod adopt;
 mod backoff;
+mod event;
+mod health;
+mod leave;
 mod member;
 mod notice;
 mod orders;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
@@ -31,16 +34,18 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
 pub use backoff::Backoff;
+pub use event::{Action, Event};
+use health::Failure;
 pub use member::{Listing, MemberView, State};
 use member::{Member, Phase, ProbeState, Standing};
 pub use notice::Notice;
 use orders::{Adding, Removing};
 pub use orders::{Order, Refusal, Ticket};
 
-use crate::probe::{HeartbeatConfig, ProbeError, Streak};
-use crate::replica::{Generation, Health, Hostname, ReplicaId, ReplicaSpec};
+use crate::probe::{HeartbeatConfig, ProbeError};
+use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec};
 use crate::ring::RingConfig;
-use crate::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
+use crate::runtime::Instance;
 
 /// Orders that may wait for one under way.
 const ORDERS: usize = 64;
@@ -90,138 +95,6 @@ impl FleetConfig {
     pub fn capacity(&self) -> usize {
         self.ring.capacity().min(self.max_replicas.unwrap_or(usize::MAX))
     }
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The runtime's list, asked for at `asked`. The first one begins the fleet's life: what it holds is adopted.
-    Listed {
-        /// When the list was asked for.
-        asked: Instant,
-        /// What there is.
-        instances: Vec<Instance>,
-    },
-    /// The runtime could not give a list.
-    Unlisted,
-    /// Result of [`Action::Launch`].
-    Launched {
-        /// Of which one.
-        generation: Generation,
-        /// What came of it.
-        result: Result<Instance, RuntimeError>,
-    },
-    /// Result of [`Action::Stop`].
-    Stopped {
-        /// Of which one.
-        generation: Generation,
-        /// What came of it.
-        result: Result<(), RuntimeError>,
-    },
-    /// Result of [`Action::Probe`].
-    Probed {
-        /// Of which one.
-        generation: Generation,
-        /// The probe's number.
-        seq: u64,
-        /// What came of it.
-        result: Result<(), ProbeError>,
-    },
-    /// Result of [`Action::Drain`]: it holds no request any more.
-    Drained {
-        /// Of which one.
-        generation: Generation,
-    },
-    /// Live traffic was refused a connection; the replica is out of rotation already.
-    Refused {
-        /// By which one.
-        generation: Generation,
-    },
-    /// Live traffic broke off without an answer.
-    Broken {
-        /// On which one.
-        generation: Generation,
-    },
-    /// The runtime noticed something.
-    Runtime(RuntimeEvent),
-    /// Somebody wants another N.
-    Order {
-        /// Whom to answer.
-        ticket: Ticket,
-        /// What is wanted.
-        order: Order,
-    },
-    /// The balancer stops: nothing is replaced any more, and with `remove` the replicas are stopped.
-    Close {
-        /// Stop the replicas?
-        remove: bool,
-    },
-    /// The time that [`Fleet::deadline`] gave has come.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Start it; answer with [`Event::Launched`].
-    Launch(ReplicaSpec),
-    /// Stop it; answer with [`Event::Stopped`].
-    Stop {
-        /// Whom the answer is about.
-        generation: Generation,
-        /// The runtime's name for it.
-        id: InstanceId,
-        /// How long it may take to end by itself.
-        grace: Duration,
-    },
-    /// Ask it for a heartbeat; answer with [`Event::Probed`].
-    Probe {
-        /// Whom.
-        generation: Generation,
-        /// Number of the probe.
-        seq: u64,
-        /// Where it listens.
-        addr: SocketAddr,
-    },
-    /// Publish [`Fleet::published`].
-    Publish,
-    /// Set the health of a published replica, or of one that was.
-    Health {
-        /// Whose.
-        generation: Generation,
-        /// Which.
-        health: Health,
-    },
-    /// Say [`Event::Drained`] when it holds no request.
-    Drain {
-        /// Whom.
-        generation: Generation,
-    },
-    /// It is gone; forget it.
-    Gone {
-        /// Who.
-        generation: Generation,
-    },
-    /// Ask the runtime for its list; answer with [`Event::Listed`].
-    List,
-    /// Answer an order.
-    Answer {
-        /// Whose.
-        ticket: Ticket,
-        /// N as it is now, or why nothing has changed.
-        answer: Result<Listing, Refusal>,
-    },
-    /// Tell the operator.
-    Report(Notice),
-}
-
-/// How a replica failed, and so how it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// It is dead or hung: nothing to wait for.
-    Lost,
-    /// It is about to end, and may finish its requests.
-    Doomed,
 }
 
 /// See the module's documentation.
@@ -375,339 +248,6 @@ impl Fleet {
         generation
     }
 
-    // ---- starting
-
-    fn launch(&mut self, generation: Generation, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        member.phase = Phase::Launching { since: now, deadline: now + self.config.start_timeout + PATIENCE };
-        member.launched_at = Some(now);
-        let spec = member.spec.clone();
-        self.act(Action::Launch(spec));
-    }
-
-    /// Launches now, or later if too much has failed in a row; gives the delay. What counts is the time since the launch
-    /// of `failed`, the one before: a replica that has lived for longer than the back-off is replaced at once.
-    fn launch_after(&mut self, generation: Generation, failed: &Member, crashes: u32, now: Instant) -> Duration {
-        let since = failed.launched_at.map_or(Duration::ZERO, |launched_at| now - launched_at);
-        let delay = self.config.backoff.delay(crashes, &mut self.rng).saturating_sub(since);
-        if let Some(member) = self.members.get_mut(&generation) {
-            member.crashes = crashes;
-            member.phase = Phase::Waiting { until: now + delay };
-        }
-        if delay.is_zero() {
-            self.launch(generation, now);
-        }
-        delay
-    }
-
-    fn launched(&mut self, generation: Generation, result: Result<Instance, RuntimeError>, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else {
-            // Given up long ago; whatever has come of it must not live on.
-            if let Ok(Instance { id, .. }) = result {
-                self.act(Action::Stop { generation, id, grace: Duration::ZERO });
-            }
-            return;
-        };
-        match (member.phase, result) {
-            (Phase::Launching { since, .. }, Ok(instance)) => {
-                member.phase = Phase::Starting { since, deadline: now + self.config.start_timeout };
-                let reachable = instance.addr.is_some();
-                member.instance = Some(instance);
-                member.up_at = Some(now);
-                member.probe = ProbeState::Due(now);
-                if reachable {
-                    self.send_due_probes(now);
-                } else {
-                    self.fail(generation, "has no address", Failure::Lost, now);
-                }
-            }
-            (Phase::Launching { .. }, Err(error)) => self.launch_failed(generation, &error, now),
-            (Phase::Aborting { .. }, Ok(instance)) => {
-                member.instance = Some(instance);
-                member.up_at = Some(now);
-                self.stop(generation, 1, now);
-            }
-            (Phase::Aborting { .. }, Err(_)) => self.gone(generation, now),
-            _ => {}
-        }
-    }
-
-    /// Nothing was started. The member is tried again in the same place, as a new generation.
-    fn launch_failed(&mut self, generation: Generation, error: &RuntimeError, now: Instant) {
-        let Some(failed) = self.members.remove(&generation) else { return };
-        self.act(Action::Gone { generation });
-        if failed.standing == Standing::Adding {
-            return self.add_failed(&error.to_string(), now);
-        }
-        if self.closing {
-            return;
-        }
-        let hostname = match error {
-            RuntimeError::NameTaken(_) => self.random_hostname(),
-            RuntimeError::Failed(_) => failed.spec.hostname.clone(),
-        };
-        let again = self.enlist(hostname, Standing::Desired, now);
-        if let Some(member) = self.members.get_mut(&again) {
-            member.order = failed.order;
-            member.last_error = Some(error.to_string());
-        }
-        let delay = self.launch_after(again, &failed, failed.crashes.saturating_add(1), now);
-        self.act(Action::Report(Notice::LaunchFailed { replica: failed.spec, reason: error.to_string(), delay }));
-    }
-
-    // ---- probes
-
-    fn send_due_probes(&mut self, now: Instant) {
-        let lost_after = self.config.heartbeat.timeout + PROBE_PATIENCE;
-        for (generation, member) in &mut self.members {
-            let Some(addr) = member.instance.as_ref().and_then(|instance| instance.addr) else { continue };
-            if matches!(member.probe, ProbeState::Due(at) if at <= now) {
-                member.probe_seq += 1;
-                member.probe = ProbeState::Sent { at: now, deadline: now + lost_after };
-                self.actions.push(Action::Probe { generation: *generation, seq: member.probe_seq, addr });
-            }
-        }
-    }
-
-    /// Has it probed at once, unless that is being done.
-    fn probe_now(&mut self, generation: Generation, now: Instant) {
-        if let Some(member) = self.members.get_mut(&generation)
-            && matches!(member.probe, ProbeState::Due(_))
-        {
-            member.probe = ProbeState::Due(now);
-        }
-        self.send_due_probes(now);
-    }
-
-    fn probed(&mut self, generation: Generation, seq: u64, result: Result<(), ProbeError>, now: Instant) {
-        let interval = self.config.heartbeat.interval.mul_f64(self.rng.random_range(0.9..=1.1));
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        let ProbeState::Sent { at, .. } = member.probe else { return };
-        if seq != member.probe_seq {
-            return;
-        }
-        let quick = matches!(member.phase, Phase::Starting { .. }) && seq < QUICK_PROBES && result.is_err();
-        member.probe = ProbeState::Due(if quick { now + QUICK_PROBE.min(interval) } else { (at + interval).max(now) });
-        match result {
-            Ok(()) => {
-                let rises = member.streak.rise();
-                if rises >= self.config.heartbeat.rises {
-                    self.answered(generation, now);
-                }
-            }
-            Err(ProbeError::NotAsked(error)) => member.last_error = Some(format!("heartbeat not sent: {error}")),
-            Err(ProbeError::Bad(error)) => {
-                let falls = member.streak.fall();
-                member.last_error = Some(format!("heartbeat: {error}"));
-                // One that was just launched may take its time; one that was adopted has had it.
-                let starting = matches!(member.phase, Phase::Starting { .. }) && member.launched_at.is_some();
-                if falls >= self.config.heartbeat.falls && !starting {
-                    let reason = format!("failed {falls} heartbeats (the last: {error})");
-                    self.fail(generation, &reason, Failure::Lost, now);
-                }
-            }
-        }
-        self.send_due_probes(now);
-    }
-
-    /// It answered often enough to be in rotation.
-    fn answered(&mut self, generation: Generation, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        let since = match member.phase {
-            Phase::Starting { .. } => now,
-            Phase::Ready { since } | Phase::Unready { since } => since,
-            _ => return,
-        };
-        let before = std::mem::replace(&mut member.phase, Phase::Ready { since });
-        let replica = member.spec.clone();
-        if member.standing == Standing::Adding {
-            return self.added(now);
-        }
-        if !matches!(before, Phase::Ready { .. }) {
-            if matches!(before, Phase::Starting { .. }) {
-                self.act(Action::Publish);
-            }
-            self.act(Action::Report(Notice::Ready { replica }));
-        }
-        // Said again with every good heartbeat: live traffic may have taken it out, and that message may be lost.
-        self.act(Action::Health { generation, health: Health::Ready });
-    }
-
-    // ---- failing
-
-    fn refused(&mut self, generation: Generation, now: Instant) {
-        self.take_out(generation, Health::Unready, "refused a connection");
-        if let Some(member) = self.members.get_mut(&generation)
-            && let ProbeState::Sent { at, .. } = member.probe
-            && at < now
-        {
-            // That one may have been answered before it went down.
-            member.probe = ProbeState::Due(now);
-        }
-        self.probe_now(generation, now);
-    }
-
-    /// Takes a ready one out of rotation until it answers.
-    fn take_out(&mut self, generation: Generation, health: Health, reason: &str) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        let Phase::Ready { since } = member.phase else { return };
-        if member.standing != Standing::Desired {
-            return;
-        }
-        member.phase = Phase::Unready { since };
-        member.streak = Streak::default();
-        member.last_error = Some(reason.to_owned());
-        let replica = member.spec.clone();
-        self.act(Action::Health { generation, health });
-        self.act(Action::Report(Notice::Unready { replica, reason: reason.to_owned() }));
-    }
-
-    fn runtime(&mut self, event: RuntimeEvent, now: Instant) {
-        match event {
-            RuntimeEvent::Died { generation, reason } => self.fail(generation, &reason, Failure::Lost, now),
-            RuntimeEvent::Doomed { generation, reason } => self.fail(generation, &reason, Failure::Doomed, now),
-            RuntimeEvent::Paused { generation } => {
-                self.take_out(generation, Health::Lost, "was paused");
-                self.probe_now(generation, now);
-            }
-            RuntimeEvent::Doubtful { generation, reason } => {
-                if let Some(member) = self.members.get_mut(&generation) {
-                    member.last_error = Some(reason);
-                }
-                self.probe_now(generation, now);
-            }
-            RuntimeEvent::Resync => self.act(Action::List),
-        }
-    }
-
-    fn fail(&mut self, generation: Generation, reason: &str, failure: Failure, now: Instant) {
-        let Some(member) = self.members.get(&generation) else { return };
-        match (member.standing, member.phase) {
-            (Standing::Leaving, Phase::Draining { .. }) if failure == Failure::Lost => self.stop(generation, 1, now),
-            (Standing::Leaving, _) => {}
-            (Standing::Adding, _) => {
-                let reason = format!("{} {reason}", member.spec.hostname);
-                self.add_failed(&reason, now);
-            }
-            (Standing::Desired, _) if !self.config.heals => self.take_out(generation, Health::Lost, reason),
-            (Standing::Desired, _) if self.closing => self.discard(generation, now),
-            (Standing::Desired, _) => self.replace(generation, reason, failure, now),
-        }
-    }
-
-    fn replace(&mut self, generation: Generation, reason: &str, failure: Failure, now: Instant) {
-        let Some(failed) = self.members.get(&generation).cloned() else { return };
-        let calm = failed.ready_for(now).is_some_and(|ready| ready >= self.config.backoff.calm);
-        let crashes = if calm { 0 } else { failed.crashes.saturating_add(1) };
-        let published = failed.is_published();
-        match failure {
-            Failure::Doomed => self.drain(generation, now),
-            Failure::Lost => {
-                if published {
-                    self.act(Action::Health { generation, health: Health::Lost });
-                }
-                self.discard(generation, now);
-            }
-        }
-        let hostname = self.random_hostname();
-        let successor = self.enlist(hostname, Standing::Desired, now);
-        if published {
-            self.act(Action::Publish);
-        }
-        let delay = self.launch_after(successor, &failed, crashes, now);
-        let replica = failed.spec;
-        let Some(member) = self.members.get_mut(&successor) else { return };
-        member.last_error = Some(format!("{} {reason}", replica.hostname));
-        let (replacement, delay) = (member.spec.clone(), (!delay.is_zero()).then_some(delay));
-        self.act(Action::Report(Notice::Replaced { replica, reason: reason.to_owned(), replacement, delay }));
-    }
-
-    // ---- leaving
-
-    /// Lets it finish its requests, then stops it. The caller publishes.
-    fn drain(&mut self, generation: Generation, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        if !member.is_published() {
-            return self.discard(generation, now);
-        }
-        member.standing = Standing::Leaving;
-        member.phase = Phase::Draining { deadline: now + self.config.drain_timeout };
-        member.probe = ProbeState::Off;
-        self.act(Action::Health { generation, health: Health::Draining });
-        self.act(Action::Drain { generation });
-    }
-
-    fn drained(&mut self, generation: Generation, now: Instant) {
-        if self.members.get(&generation).is_some_and(|member| matches!(member.phase, Phase::Draining { .. })) {
-            self.stop(generation, 1, now);
-        }
-    }
-
-    /// Stops it without waiting for its requests; one that was never launched is just forgotten.
-    fn discard(&mut self, generation: Generation, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        member.standing = Standing::Leaving;
-        member.probe = ProbeState::Off;
-        match member.phase {
-            Phase::Waiting { .. } => self.gone(generation, now),
-            Phase::Launching { deadline, .. } => {
-                member.phase = Phase::Aborting { deadline: deadline.max(now + PATIENCE) };
-            }
-            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Unready { .. } => self.stop(generation, 1, now),
-            Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => {}
-        }
-    }
-
-    fn stop(&mut self, generation: Generation, attempts: u32, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        let Some(id) = member.instance.as_ref().map(|instance| instance.id.clone()) else {
-            return self.gone(generation, now);
-        };
-        // What has drained may end politely; what was lost, or would not go, is not asked.
-        let polite = matches!(member.phase, Phase::Draining { .. }) || self.closing;
-        let grace = if polite && attempts == 1 { self.config.stop_grace } else { Duration::ZERO };
-        member.standing = Standing::Leaving;
-        member.probe = ProbeState::Off;
-        member.phase = Phase::Stopping { attempts, deadline: now + grace + PATIENCE };
-        self.act(Action::Stop { generation, id, grace });
-    }
-
-    fn stopped(&mut self, generation: Generation, result: Result<(), RuntimeError>, now: Instant) {
-        let Some(member) = self.members.get_mut(&generation) else { return };
-        let Phase::Stopping { attempts, .. } = member.phase else { return };
-        match result {
-            Ok(()) => self.gone(generation, now),
-            Err(error) => {
-                let wait = Duration::from_secs(1 << attempts.min(5));
-                member.phase = Phase::Stopping { attempts, deadline: now + wait };
-                member.last_error = Some(format!("stop: {error}"));
-                let replica = member.spec.clone();
-                self.act(Action::Report(Notice::StopFailed { replica, reason: error.to_string() }));
-            }
-        }
-    }
-
-    fn gone(&mut self, generation: Generation, now: Instant) {
-        self.members.remove(&generation);
-        self.gone.push_back((generation, now));
-        if self.gone.len() > REMEMBERED {
-            self.gone.pop_front();
-        }
-        self.act(Action::Gone { generation });
-        self.settle_orders(now);
-    }
-
-    fn close(&mut self, remove: bool, now: Instant) {
-        self.closing = true;
-        self.relist_at = None;
-        self.refuse_orders();
-        if remove {
-            for generation in self.members.keys().copied().collect::<Vec<_>>() {
-                self.discard(generation, now);
-            }
-        }
-    }
-
     // ---- time
 
     fn tick(&mut self, now: Instant) {
@@ -746,16 +286,6 @@ impl Fleet {
             self.act(Action::List);
         }
         self.settle_orders(now);
-    }
-
-    fn start_late(&mut self, generation: Generation, since: Instant, now: Instant) {
-        if self.config.heals {
-            let reason = format!("answered no heartbeat within {} s", (now - since).as_secs());
-            self.fail(generation, &reason, Failure::Lost, now);
-        } else if let Some(member) = self.members.get_mut(&generation) {
-            // Nobody can replace it, so it may take all the time it needs.
-            member.phase = Phase::Starting { since, deadline: now + self.config.start_timeout };
-        }
     }
 
     /// Panics if the fleet contradicts itself; for tests.

@@ -1,0 +1,106 @@
+//! Starting a member: its launch, the back-off before it, and what comes of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::member::{Member, Phase, ProbeState, Standing};
+use super::{Action, Failure, Fleet, Notice, PATIENCE};
+use crate::replica::Generation;
+use crate::runtime::{Instance, RuntimeError};
+
+impl Fleet {
+    pub(super) fn launch(&mut self, generation: Generation, now: Instant) {
+        let Some(member) = self.members.get_mut(&generation) else { return };
+        member.phase = Phase::Launching { since: now, deadline: now + self.config.start_timeout + PATIENCE };
+        member.launched_at = Some(now);
+        let spec = member.spec.clone();
+        self.act(Action::Launch(spec));
+    }
+
+    /// Launches now, or later if too much has failed in a row; gives the delay. What counts is the time since the launch
+    /// of `failed`, the one before: a replica that has lived for longer than the back-off is replaced at once.
+    pub(super) fn launch_after(
+        &mut self,
+        generation: Generation,
+        failed: &Member,
+        crashes: u32,
+        now: Instant,
+    ) -> Duration {
+        let since = failed.launched_at.map_or(Duration::ZERO, |launched_at| now - launched_at);
+        let delay = self.config.backoff.delay(crashes, &mut self.rng).saturating_sub(since);
+        if let Some(member) = self.members.get_mut(&generation) {
+            member.crashes = crashes;
+            member.phase = Phase::Waiting { until: now + delay };
+        }
+        if delay.is_zero() {
+            self.launch(generation, now);
+        }
+        delay
+    }
+
+    pub(super) fn launched(&mut self, generation: Generation, result: Result<Instance, RuntimeError>, now: Instant) {
+        let Some(member) = self.members.get_mut(&generation) else {
+            // Given up long ago; whatever has come of it must not live on.
+            if let Ok(Instance { id, .. }) = result {
+                self.act(Action::Stop { generation, id, grace: Duration::ZERO });
+            }
+            return;
+        };
+        match (member.phase, result) {
+            (Phase::Launching { since, .. }, Ok(instance)) => {
+                member.phase = Phase::Starting { since, deadline: now + self.config.start_timeout };
+                let reachable = instance.addr.is_some();
+                member.instance = Some(instance);
+                member.up_at = Some(now);
+                member.probe = ProbeState::Due(now);
+                if reachable {
+                    self.send_due_probes(now);
+                } else {
+                    self.fail(generation, "has no address", Failure::Lost, now);
+                }
+            }
+            (Phase::Launching { .. }, Err(error)) => self.launch_failed(generation, &error, now),
+            (Phase::Aborting { .. }, Ok(instance)) => {
+                member.instance = Some(instance);
+                member.up_at = Some(now);
+                self.stop(generation, 1, now);
+            }
+            (Phase::Aborting { .. }, Err(_)) => self.gone(generation, now),
+            _ => {}
+        }
+    }
+
+    /// Nothing was started. The member is tried again in the same place, as a new generation.
+    pub(super) fn launch_failed(&mut self, generation: Generation, error: &RuntimeError, now: Instant) {
+        let Some(failed) = self.members.remove(&generation) else { return };
+        self.act(Action::Gone { generation });
+        if failed.standing == Standing::Adding {
+            return self.add_failed(&error.to_string(), now);
+        }
+        if self.closing {
+            return;
+        }
+        let hostname = match error {
+            RuntimeError::NameTaken(_) => self.random_hostname(),
+            RuntimeError::Failed(_) => failed.spec.hostname.clone(),
+        };
+        let again = self.enlist(hostname, Standing::Desired, now);
+        if let Some(member) = self.members.get_mut(&again) {
+            member.order = failed.order;
+            member.last_error = Some(error.to_string());
+        }
+        let delay = self.launch_after(again, &failed, failed.crashes.saturating_add(1), now);
+        self.act(Action::Report(Notice::LaunchFailed { replica: failed.spec, reason: error.to_string(), delay }));
+    }
+
+    pub(super) fn start_late(&mut self, generation: Generation, since: Instant, now: Instant) {
+        if self.config.heals {
+            let reason = format!("answered no heartbeat within {} s", (now - since).as_secs());
+            self.fail(generation, &reason, Failure::Lost, now);
+        } else if let Some(member) = self.members.get_mut(&generation) {
+            // Nobody can replace it, so it may take all the time it needs.
+            member.phase = Phase::Starting { since, deadline: now + self.config.start_timeout };
+        }
+    }
+}
