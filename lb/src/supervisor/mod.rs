@@ -1,6 +1,6 @@
 //! Keeps N replicas alive.
 //!
-//! [`fleet`] decides, [`task`] carries out and reports back, and [`SupervisorHandle`] is how everybody else talks to them.
+//! [`fleet`] decides, `task` carries out and reports back, and [`SupervisorHandle`] is how everybody else talks to them.
 //! The only writer of the pool.
 
 pub mod fleet;

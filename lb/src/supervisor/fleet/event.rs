@@ -74,7 +74,7 @@ pub enum Event {
         /// Stop the replicas?
         remove: bool,
     },
-    /// The time that [`Fleet::deadline`] gave has come.
+    /// The time that [`super::Fleet::deadline`] gave has come.
     Tick,
 }
 
@@ -101,7 +101,7 @@ pub enum Action {
         /// Where it listens.
         addr: SocketAddr,
     },
-    /// Publish [`Fleet::published`].
+    /// Publish [`super::Fleet::published`].
     Publish,
     /// Set the health of a published replica, or of one that was.
     Health {
