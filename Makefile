@@ -78,7 +78,7 @@ spread: need-cargo ## Send 10,000 requests to a running balancer, and show who a
 figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --workspace
-	@cargo test --locked -q -p lb --test healing --test docker -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^figure: //'
+	@cargo test --locked -q -p lb --test healing --test docker -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^\.*figure: //'
 
 test: fmt lint unit doc deny ## Run everything that must hold: format, lints, tests, docs, dependencies
 

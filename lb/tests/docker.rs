@@ -59,7 +59,7 @@ async fn killed_containers_are_replaced_in_time() {
         killed.await.unwrap();
         lb.until_ready().await;
         let ready = began.elapsed();
-        println!("figure: docker kill, round {round}: replaced after {replaced:.0?}, 3 ready after {ready:.0?}");
+        println!("figure: docker kill, round {round}: replaced after {replaced:.1?}, 3 ready after {ready:.1?}");
         assert!(replaced < Duration::from_millis(100), "out of rotation after {replaced:?}");
         assert!(ready < Duration::from_secs(1), "N ready after {ready:?}");
     }
@@ -83,7 +83,7 @@ async fn no_client_notices_kill_rm_stop_pause_add_and_rm() {
         let replaced = began.elapsed();
         assert!(replaced < Duration::from_secs(3), "docker {harm:?}: still listed after {replaced:?}");
         lb.until_ready().await;
-        println!("figure: docker {} under load: 3 ready after {:.0?}", harm.join(" "), began.elapsed());
+        println!("figure: docker {} under load: 3 ready after {:.1?}", harm.join(" "), began.elapsed());
         load.more(100).await;
     }
     for _ in 0..3 {
@@ -94,7 +94,7 @@ async fn no_client_notices_kill_rm_stop_pause_add_and_rm() {
     }
     let outcome = load.stop().await;
     println!(
-        "figure: {} requests meanwhile, {} failed, the slowest took {:.0?}",
+        "figure: {} requests meanwhile, {} failed, the slowest took {:.1?}",
         outcome.requests,
         outcome.failures.len(),
         outcome.slowest
@@ -149,7 +149,7 @@ async fn adding_three_and_removing_is_quick_and_containers_are_as_written() {
     let (status, body) = lb.change("DELETE", "/rm", r#"{"n":1,"hostnames":["rk-test-a"]}"#).await;
     let removed = began.elapsed();
     assert_eq!(status, 200, "{body}");
-    println!("figure: /add of 3 containers {added:.0?}, /rm of an idle one {removed:.0?}");
+    println!("figure: /add of 3 containers {added:.1?}, /rm of an idle one {removed:.1?}");
     assert!(added < Duration::from_secs(2) && removed < Duration::from_secs(1), "{added:?} {removed:?}");
     assert!(!engine.containers().contains(&"rk-test-a".to_owned()), "gone by the time of the answer");
 }

@@ -58,7 +58,7 @@ async fn killed_replicas_are_replaced_and_no_client_notices() {
     for round in 1..=6 {
         load.more(200).await;
         let Times { replaced, ready } = harm(&lb, Signal::SIGKILL).await;
-        println!("figure: kill -9 under load, round {round}: replaced after {replaced:.0?}, 3 ready after {ready:.0?}");
+        println!("figure: kill -9 under load, round {round}: replaced after {replaced:.1?}, 3 ready after {ready:.1?}");
         assert!(replaced < Duration::from_millis(100), "out of rotation after {replaced:?}");
         assert!(ready < Duration::from_secs(1), "N ready after {ready:?}");
     }
@@ -79,13 +79,13 @@ async fn hung_replicas_are_replaced_and_their_requests_go_elsewhere() {
         load.more(200).await;
         let (_, pid) = victim(&lb).await;
         let Times { replaced, ready } = harm(&lb, Signal::SIGSTOP).await;
-        println!("figure: SIGSTOP under load, round {round}: replaced after {replaced:.0?}, 3 ready after {ready:.0?}");
+        println!("figure: SIGSTOP under load, round {round}: replaced after {replaced:.1?}, 3 ready after {ready:.1?}");
         assert!(replaced < Duration::from_secs(3), "out of rotation after {replaced:?}");
         eventually("the hung one is gone", async || (!lives(pid.as_raw() as u32)).then_some(())).await;
     }
     load.more(200).await;
     let outcome = load.stop().await;
-    println!("figure: slowest request while 3 replicas hung: {:.0?}", outcome.slowest);
+    println!("figure: slowest request while 3 replicas hung: {:.1?}", outcome.slowest);
     outcome.assert_nothing_lost();
     assert!(lb.log().iter().any(|line| line.contains("failed 3 heartbeats")), "{:?}", lb.log());
 }
@@ -156,7 +156,7 @@ async fn idle_replicas_come_and_go_fast() {
         let began = std::time::Instant::now();
         assert_eq!(lb.change("DELETE", "/rm", r#"{"n":3,"hostnames":["A1","A2","A3"]}"#).await.0, 200);
         let removed = began.elapsed();
-        println!("figure: /add of 3 processes {added:.0?}, /rm of 3 idle ones {removed:.0?}");
+        println!("figure: /add of 3 processes {added:.1?}, /rm of 3 idle ones {removed:.1?}");
         assert!(added < Duration::from_secs(2) && removed < Duration::from_secs(1), "{added:?} {removed:?}");
     }
 }
