@@ -274,6 +274,29 @@ async fn a_client_that_leaves_gives_back_its_lease() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_no_whole_header_in_time_is_closed_and_a_busy_one_is_not() {
+    let replica = Replica::start(Answer::Silence).await;
+    let lb = ready(&[&replica], &["--client-timeout", "200ms", "--not-found", "pass"]).await;
+    let mut busy = TcpStream::connect(lb.addr).await.unwrap();
+    busy.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    for (what, sent) in [
+        ("says nothing", ""),
+        ("stops in its header", "GET /x HTTP/1.1\r\nHo"),
+        ("goes idle after a request", "GET /rep HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("stops in its second header", "GET /rep HTTP/1.1\r\nHost: a\r\n\r\nGET"),
+    ] {
+        let began = std::time::Instant::now();
+        let answer = raw(&lb, sent, "").await;
+        let took = began.elapsed();
+        assert_eq!(answer.contains("successful"), sent.contains("/rep"), "{what}: {answer}");
+        assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(5), "{what}: closed after {took:?}");
+    }
+    let quiet = tokio::time::timeout(Duration::from_millis(50), busy.read(&mut [0; 1])).await;
+    assert!(quiet.is_err(), "the one that waits for its answer still waits");
+    assert_eq!(replica.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn nobody_ready_is_a_503_and_a_member_that_comes_up_is_found() {
     let addr = nobody().await;
     let lb = balance(&[addr], &["--heartbeat-interval", "50ms"]).await;

@@ -160,10 +160,8 @@ async fn serve(listen: SocketAddr, server_id: &str) -> std::io::Result<()> {
                 tracing::debug!(method = %request.method(), path = request.uri().path(), status = response.status().as_u16());
                 std::future::ready(Ok::<_, Infallible>(response))
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .pipeline_flush(true)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection =
+                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!("connection: {error}");
             }

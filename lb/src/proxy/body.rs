@@ -100,7 +100,19 @@ impl Body for ReplicaBody {
 
 /// The body of a response to a client.
 #[derive(Debug)]
-pub struct ProxyBody(Kind);
+pub struct ProxyBody {
+    kind: Kind,
+    /// What is renewed, by how many ticks, when this body is done with.
+    at_end: Option<(Arc<Watch>, u64)>,
+}
+
+impl Drop for ProxyBody {
+    fn drop(&mut self) {
+        if let Some((watch, ticks)) = &self.at_end {
+            watch.renew(*ticks);
+        }
+    }
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -111,15 +123,20 @@ enum Kind {
 
 impl ProxyBody {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self(Kind::Full((!bytes.is_empty()).then_some(bytes)))
+        Self { kind: Kind::Full((!bytes.is_empty()).then_some(bytes)), at_end: None }
     }
 
     pub(super) fn leased(body: LeasedBody) -> Self {
-        Self(Kind::Leased(Box::new(body)))
+        Self { kind: Kind::Leased(Box::new(body)), at_end: None }
     }
 
     pub(super) fn own(body: axum::body::Body) -> Self {
-        Self(Kind::Own(body))
+        Self { kind: Kind::Own(body), at_end: None }
+    }
+
+    /// Gives `watch` these ticks once the body is done with.
+    pub(super) fn at_end_renew(&mut self, watch: Arc<Watch>, ticks: u64) {
+        self.at_end = Some((watch, ticks));
     }
 }
 
@@ -128,7 +145,7 @@ impl Body for ProxyBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Leased(body) => body.poll_frame(cx),
             Kind::Own(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::Own),
@@ -136,7 +153,7 @@ impl Body for ProxyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Leased(body) => body.inner.is_end_stream(),
             Kind::Own(body) => body.is_end_stream(),
@@ -144,7 +161,7 @@ impl Body for ProxyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Leased(body) => body.inner.size_hint(),
             Kind::Own(body) => body.size_hint(),

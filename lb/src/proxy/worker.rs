@@ -16,7 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -29,7 +29,7 @@ use super::ProxyConfig;
 use super::body::ProxyBody;
 use super::connections::Connections;
 use super::forward::{Client, Forwarder};
-use super::watchdog::{TICK, Watchdog};
+use super::watchdog::{TICK, Watch, Watchdog};
 use crate::metrics::ProxyMetrics;
 use crate::pool::PoolReader;
 use crate::shutdown::Shutdown;
@@ -134,34 +134,37 @@ pub fn spawn(
 async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
     let WorkerConfig { proxy, pool, own, metrics, max_connections, shutdown, drain_timeout } = config;
     let shared = Arc::<Shared>::default();
-    let client_timeout = proxy.client_timeout;
+    let client_ticks = super::watchdog::ticks(proxy.client_timeout);
     let write_timeout = proxy.idle_timeout;
     let mut house = tokio::spawn(keep_house(Arc::clone(&shared), pool.clone(), proxy.keepalive));
     let rng = SmallRng::seed_from_u64(seed);
     let forwarder = Arc::new(Forwarder::new(proxy, pool, Arc::clone(&shared), metrics.clone(), rng));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(client_timeout).pipeline_flush(true);
+    // The time that a client may take for a header is watched here, at no cost per request. Flushes are not put off while
+    // more has arrived: half a request would hold back the answer to the one before.
+    http.header_read_timeout(None);
     let start = |stream: TcpStream, peer: SocketAddr| {
         let _ = stream.set_nodelay(true);
         // The kernel ends a connection whose peer takes nothing for this long.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
-        let (forwarder, own, client) = (Arc::clone(&forwarder), own.clone(), Client::new(peer.ip()));
+        let watch = Arc::new(shared.watchdog.watch(client_ticks, None));
+        let front = Arc::new(Front {
+            forwarder: Arc::clone(&forwarder),
+            own: own.clone(),
+            client: Client::new(peer.ip()),
+            watch: Arc::clone(&watch),
+            client_ticks,
+        });
         let service = service_fn(move |request: Request<Incoming>| {
-            let (forwarder, own, client) = (Arc::clone(&forwarder), own.clone(), client.clone());
-            async move {
-                if own.paths.contains(&request.uri().path()) {
-                    return Ok::<_, Infallible>(answer(own.router, request).await);
-                }
-                Ok(forwarder.forward(request, &client).await)
-            }
+            let front = Arc::clone(&front);
+            async move { Ok::<_, Infallible>(front.answer(request).await) }
         });
         metrics.accepted.inc();
         metrics.connections.inc();
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let (shared, metrics) = (Arc::clone(&shared), metrics.clone());
         tokio::spawn(async move {
-            let ended = until_drained(pin!(connection), &shared).await;
-            if let Err(error) = ended {
+            if let Err(error) = drive(pin!(connection), &watch, &shared).await {
                 tracing::debug!(%peer, "client connection: {error}");
             }
             metrics.connections.dec();
@@ -209,11 +212,35 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
     }
 }
 
-/// Has one of the balancer's own routes answer.
-async fn answer(router: axum::Router, request: Request<Incoming>) -> Response<ProxyBody> {
-    match router.oneshot(request.map(axum::body::Body::new)).await {
-        Ok(response) => response.map(ProxyBody::own),
-        Err(never) => match never {},
+/// What answers the requests of one connection.
+struct Front {
+    forwarder: Arc<Forwarder>,
+    own: OwnRoutes,
+    client: Client,
+    /// Ends the connection if the client takes too long with its next header.
+    watch: Arc<Watch>,
+    client_ticks: u64,
+}
+
+impl Front {
+    /// Answers, with the client's time stopped until the last byte of the answer.
+    async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+        self.watch.renew(u64::MAX);
+        let mut response = self.answer_now(request).await;
+        response.body_mut().at_end_renew(Arc::clone(&self.watch), self.client_ticks);
+        response
+    }
+
+    async fn answer_now(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+        if !self.own.paths.contains(&request.uri().path()) {
+            return self.forwarder.forward(request, &self.client).await;
+        }
+        // Boxed, as these few requests would make room for themselves in the future of every other one.
+        let answered = Box::pin(self.own.router.clone().oneshot(request.map(axum::body::Body::new)));
+        match answered.await {
+            Ok(response) => response.map(ProxyBody::own),
+            Err(never) => match never {},
+        }
     }
 }
 
@@ -245,28 +272,26 @@ async fn keep_house(shared: Arc<Shared>, mut pool: PoolReader, keepalive: Durati
     }
 }
 
-/// Drives a client's connection, and tells it once, when the time comes, to end with its current request.
-async fn until_drained<S>(mut connection: Pin<&mut Http1<S>>, shared: &Arc<Shared>) -> Result<(), hyper::Error>
+/// Drives a client's connection to its end: its own, or that of the client's time, or, when the worker drains, after its
+/// current request.
+async fn drive<S>(mut connection: Pin<&mut Http1<S>>, watch: &Watch, shared: &Shared) -> Result<(), hyper::Error>
 where
     S: hyper::service::HttpService<Incoming, ResBody = ProxyBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let watch = shared.watchdog.watch(u64::MAX, None);
-    let (mut watched, mut told) = (false, false);
+    let mut told = false;
     poll_fn(|cx| {
-        if !watched {
-            // A task's waker never changes, so it is left once.
-            watched = true;
-            let _ = watch.poll(cx);
-        }
         // First of all it reads what has arrived: a connection that is told before its first request would end without it.
         let polled = connection.as_mut().poll(cx);
-        if polled.is_pending() && !told && shared.draining.load(Ordering::Relaxed) {
+        if polled.is_ready() {
+            return polled;
+        }
+        if !told && shared.draining.load(Ordering::Relaxed) {
             told = true;
             connection.as_mut().graceful_shutdown();
             return connection.as_mut().poll(cx);
         }
-        polled
+        watch.poll(cx).map(|_| Ok(()))
     })
     .await
 }
