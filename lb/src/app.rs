@@ -17,7 +17,7 @@ use crate::admin::{api, assignment};
 use crate::config::{Config, RuntimeConfig};
 use crate::metrics::ProxyMetrics;
 use crate::policy::Policy;
-use crate::pool::{Pool, PoolReader, Suspicion, pool};
+use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::worker::{OwnRoutes, WorkerConfig, bind, spawn};
 use crate::replica::Hostname;
 use crate::runtime::Runtime;
@@ -159,7 +159,7 @@ impl App {
         let metrics = ProxyMetrics::new(&registry)?;
         let (trigger, shutdown) = shutdown();
         if let Some(listener) = admin {
-            serve_admin(listener, &supervisor, &reader, policy, registry);
+            serve_admin(listener, &supervisor, policy, registry);
         }
         let own = OwnRoutes {
             paths: assignment::PATHS,
@@ -229,14 +229,8 @@ impl Start<'_> {
     }
 }
 
-fn serve_admin(
-    listener: TcpListener,
-    supervisor: &SupervisorHandle,
-    pool: &PoolReader,
-    policy: Arc<dyn Policy>,
-    registry: Registry,
-) {
-    let router = api::router(supervisor.clone(), pool.clone(), policy, registry);
+fn serve_admin(listener: TcpListener, supervisor: &SupervisorHandle, policy: Arc<dyn Policy>, registry: Registry) {
+    let router = api::router(supervisor.clone(), policy, registry);
     // It stays open while requests are finished: that is when somebody wants to look.
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use crate::policy::{PickCx, Picker, Policy};
-use crate::replica::{Generation, PoolLoad, Replica};
+use crate::replica::{Generation, PoolLoad, Replica, ReplicaId};
 
 /// Suspicions that may wait for the supervisor. One that finds no room is dropped: the replica is out of rotation already,
 /// and its next regular probe brings it back or fails it.
@@ -72,8 +72,9 @@ impl Pool {
         Arc::clone(&self.policy)
     }
 
-    /// Makes `members` the membership.
-    pub fn publish(&self, members: Arc<[Arc<Replica>]>) {
+    /// Makes `members` the membership; `ring_numbers` are those of the whole fleet, members or not yet.
+    pub fn publish(&self, members: Arc<[Arc<Replica>]>, ring_numbers: &[ReplicaId]) {
+        self.policy.place(ring_numbers);
         let picker = self.policy.build(Arc::clone(&members));
         let epoch = self.reader.snapshot.load().epoch + 1;
         self.reader.snapshot.store(Arc::new(Snapshot { epoch, members, picker }));
@@ -165,7 +166,7 @@ impl Drop for Lease {
 mod tests {
     use super::*;
     use crate::policy::{PolicyConfig, PolicyKind};
-    use crate::replica::{Health, Hostname, ReplicaId, ReplicaSpec};
+    use crate::replica::{Health, Hostname, ReplicaSpec};
     use crate::ring::RingConfig;
 
     fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>, Arc<[Arc<Replica>]>) {
@@ -180,7 +181,7 @@ mod tests {
                 Arc::new(replica)
             })
             .collect();
-        pool.publish(Arc::clone(&members));
+        pool.publish(Arc::clone(&members), &members.iter().map(|member| member.id).collect::<Vec<_>>());
         (pool, reader, suspected, members)
     }
 
@@ -220,7 +221,7 @@ mod tests {
         let (pool, mut reader, _suspected, members) = fixture(2);
         reader.changed().await;
         let epoch = reader.snapshot().epoch;
-        pool.publish(members.iter().take(1).cloned().collect());
+        pool.publish(members.iter().take(1).cloned().collect(), &[members[0].id]);
         reader.changed().await;
         assert_eq!((reader.snapshot().epoch, reader.snapshot().members.len()), (epoch + 1, 1));
     }

@@ -299,3 +299,27 @@ async fn readyz_says_what_is_missing() {
     .await;
     assert_eq!(lb.get("/home").await.0, 503);
 }
+
+#[tokio::test]
+async fn a_replicas_place_on_the_ring_is_kept_while_it_is_not_there() {
+    let command = format!("sh -c 'case {{hostname}} in S2|S3) exec {};; *) exit 1;; esac'", server().display());
+    let lb = Lb::start(&["--server-command", &command]);
+    support::eventually("the two that can start are ready", async || {
+        let ready = lb.replicas().await.iter().filter(|replica| replica["state"] == "ready").count();
+        (ready == 2).then_some(())
+    })
+    .await;
+    let response = lb.client.get(lb.admin_url("/api/v1/ring")).send().await.unwrap();
+    let ring: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(ring["occupied"].as_array().unwrap().len(), 27, "{ring}");
+    assert_eq!(
+        (&ring["occupied"][0], &ring["occupied"][1]),
+        (&serde_json::json!([26, 1]), &serde_json::json!([29, 1]))
+    );
+    let shares: f64 = ring["shares"].as_object().unwrap().values().map(|share| share.as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{ring}");
+    // Its keys go on to the next ones.
+    for _ in 0..50 {
+        assert_eq!(lb.get("/home").await.0, 200);
+    }
+}

@@ -23,7 +23,6 @@ use serde::Serialize;
 
 use super::page;
 use crate::policy::Policy;
-use crate::pool::PoolReader;
 use crate::replica::{Generation, Hostname, ReplicaId};
 use crate::ring::Ring;
 use crate::supervisor::{MemberStatus, SupervisorHandle};
@@ -31,13 +30,12 @@ use crate::supervisor::{MemberStatus, SupervisorHandle};
 #[derive(Clone)]
 struct Api {
     supervisor: SupervisorHandle,
-    pool: PoolReader,
     policy: Arc<dyn Policy>,
     registry: Registry,
 }
 
 /// The admin listener's router.
-pub fn router(supervisor: SupervisorHandle, pool: PoolReader, policy: Arc<dyn Policy>, registry: Registry) -> Router {
+pub fn router(supervisor: SupervisorHandle, policy: Arc<dyn Policy>, registry: Registry) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -45,7 +43,7 @@ pub fn router(supervisor: SupervisorHandle, pool: PoolReader, policy: Arc<dyn Po
         .route("/api/v1/replicas", get(replicas))
         .route("/api/v1/ring", get(ring))
         .route("/api/v1/relays", get(async || Json([(); 0])))
-        .with_state(Api { supervisor, pool, policy, registry })
+        .with_state(Api { supervisor, policy, registry })
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
@@ -156,8 +154,9 @@ async fn ring(State(api): State<Api>) -> Response {
     let Some(ring) = api.policy.ring() else {
         return (StatusCode::NOT_FOUND, "the configured policy has no ring\n").into_response();
     };
-    let names: BTreeMap<_, _> =
-        api.pool.snapshot().members.iter().map(|member| (member.id.0, member.hostname.to_string())).collect();
+    let status = api.supervisor.status();
+    let desired = status.members.iter().filter(|member| member.view.desired).map(|member| &member.view.spec);
+    let names: BTreeMap<_, _> = desired.map(|spec| (spec.id.0, spec.hostname.to_string())).collect();
     // Shares are counted over 900,000 keys: not on the thread that supervises.
     match tokio::task::spawn_blocking(move || RingView::new(&ring, &names)).await {
         Ok(view) => Json(view).into_response(),

@@ -5,49 +5,74 @@
 //! `ceil(c × (in flight + 1) / ready replicas)` passes the request on clockwise (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
 //! "Consistent Hashing with Bounded Loads", arXiv 1608.01350).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{PickCx, Picker, Policy};
-use crate::replica::Replica;
+use crate::replica::{Replica, ReplicaId};
 use crate::ring::{Ring, RingConfig, RingTable};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Consistent {
     bound: Option<f64>,
-    /// The ring's layout depends on its history, so the history is kept here.
-    ring: Mutex<Ring>,
+    places: Mutex<Places>,
+}
+
+/// The ring's layout depends on its history, so the history is kept here.
+#[derive(Debug)]
+struct Places {
+    ring: Ring,
+    /// Ring numbers on it.
+    held: BTreeSet<u32>,
+}
+
+impl Places {
+    /// Puts just these numbers on the ring, new ones in ascending order.
+    fn hold(&mut self, wanted: BTreeSet<u32>) {
+        for gone in self.held.difference(&wanted) {
+            self.ring.remove(*gone);
+        }
+        for new in wanted.difference(&self.held) {
+            // The fleet never holds more replicas than the ring's capacity.
+            let fits = self.ring.insert(*new);
+            debug_assert!(fits.is_ok(), "replica {new} does not fit on the ring");
+        }
+        self.held = wanted;
+    }
 }
 
 impl Consistent {
     /// An empty ring; `bound` is the factor of bounded loads.
     pub fn new(ring: RingConfig, bound: Option<f64>) -> Self {
-        Self { bound, ring: Mutex::new(Ring::new(ring)) }
+        Self { bound, places: Mutex::new(Places { ring: Ring::new(ring), held: BTreeSet::new() }) }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Stands on the table for a ring number without a member.
+const NOBODY: u32 = u32::MAX;
+
 impl Policy for Consistent {
+    fn place(&self, ring_numbers: &[ReplicaId]) {
+        self.places().hold(ring_numbers.iter().map(|id| id.0).collect());
+    }
+
     fn build(&self, members: Arc<[Arc<Replica>]>) -> Arc<dyn Picker> {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let index: BTreeMap<u32, u32> = members.iter().zip(0..).map(|(member, at)| (member.id.0, at)).collect();
-        let mut placed: Vec<u32> = ring.occupied().map(|(_, id)| id).collect();
-        placed.sort_unstable();
-        placed.dedup();
-        for gone in placed.iter().filter(|id| !index.contains_key(id)) {
-            ring.remove(*gone);
+        let mut places = self.places();
+        if !index.keys().all(|id| places.held.contains(id)) {
+            places.hold(index.keys().copied().collect());
         }
-        for new in index.keys().filter(|id| placed.binary_search(id).is_err()) {
-            // The fleet never holds more replicas than the ring's capacity.
-            let fits = ring.insert(*new);
-            debug_assert!(fits.is_ok(), "replica {new} does not fit on the ring");
-        }
-        let table = ring.freeze(|id| index[&id]);
+        let table = places.ring.freeze(|id| index.get(&id).copied().unwrap_or(NOBODY));
         Arc::new(RingPicker { bound: self.bound, table, members })
     }
 
     fn ring(&self) -> Option<Ring> {
-        Some(self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.places().ring.clone())
     }
 }
 
@@ -63,7 +88,7 @@ impl Picker for RingPicker {
         let mut limit = None;
         let mut full = None;
         for at in self.table.walk(cx.key) {
-            let replica = &self.members[at as usize];
+            let Some(replica) = self.members.get(at as usize) else { continue };
             if !replica.is_ready() || cx.tried.contains(&replica.generation) {
                 continue;
             }
@@ -154,7 +179,9 @@ mod tests {
         let four = members(4);
         let before = policy.build(Arc::clone(&four));
         let three: Arc<[_]> = four.iter().filter(|member| member.id.0 != 2).cloned().collect();
+        policy.place(&[ReplicaId(1), ReplicaId(3), ReplicaId(4)]);
         let without = policy.build(three);
+        policy.place(&[ReplicaId(1), ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
         let after = policy.build(four);
         for key in 0..5_000 {
             let cx = PickCx { key, tried: &[] };
@@ -163,6 +190,24 @@ mod tests {
                 assert_eq!(without.pick(&cx).unwrap().id, owner);
             }
             assert_eq!(after.pick(&cx).unwrap().id, owner, "ring number 2 returns to its slots");
+        }
+    }
+
+    #[test]
+    fn the_layout_does_not_depend_on_who_is_ready_first() {
+        let ids = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+        let all = members(3);
+        let policy = Consistent::new(RingConfig::default(), None);
+        for order in [[2, 0, 1], [1, 2, 0]] {
+            for ready in 0..=3 {
+                policy.place(&ids);
+                let some: Arc<[_]> = order[..ready].iter().map(|at: &usize| Arc::clone(&all[*at])).collect();
+                let picker = policy.build(Arc::clone(&some));
+                let expected = Ring::with_replicas(RingConfig::default(), 3).unwrap();
+                assert!(policy.ring().unwrap().occupied().eq(expected.occupied()));
+                let picked = (0..500).filter_map(|key| picker.pick(&PickCx { key, tried: &[] }));
+                assert!(picked.into_iter().all(|replica| some.iter().any(|member| member.id == replica.id)));
+            }
         }
     }
 }

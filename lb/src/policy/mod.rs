@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use consistent::Consistent;
 
-use crate::replica::{Generation, Replica};
+use crate::replica::{Generation, Replica, ReplicaId};
 use crate::ring::{Ring, RingConfig};
 
 /// What a picker knows of the request.
@@ -26,6 +26,12 @@ pub struct PickCx<'a> {
 
 /// Builds pickers; told of every change of membership, in order.
 pub trait Policy: Send + Sync {
+    /// Keeps places for these ring numbers, whether or not their replicas are members yet: where a replica sits must not
+    /// depend on which of them was ready first. Called before [`Policy::build`]; means nothing to a policy without places.
+    fn place(&self, ring_numbers: &[ReplicaId]) {
+        let _ = ring_numbers;
+    }
+
     /// A picker over `members`, called on a change of membership only.
     fn build(&self, members: Arc<[Arc<Replica>]>) -> Arc<dyn Picker>;
 

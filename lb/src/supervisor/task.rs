@@ -269,7 +269,7 @@ impl<R: Runtime> Supervisor<R> {
                 .or_insert_with(|| Arc::new(Replica::new(&instance.spec, addr, self.pool.load())));
             members.push(Arc::clone(replica));
         }
-        self.pool.publish(members.into());
+        self.pool.publish(members.into(), &self.fleet.ring_numbers().collect::<Vec<_>>());
     }
 
     fn list(&mut self) {

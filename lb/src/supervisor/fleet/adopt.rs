@@ -99,6 +99,8 @@ impl Fleet {
                 self.launch(generation, now);
             }
         }
+        // Their places on the ring are taken from the start, in order.
+        self.act(Action::Publish);
         self.send_due_probes(now);
     }
 }

@@ -171,9 +171,8 @@ impl Fleet {
         }
         let hostname = self.random_hostname();
         let successor = self.enlist(hostname, Standing::Desired, now);
-        if published {
-            self.act(Action::Publish);
-        }
+        // Even if it was not in the pool: its ring number may go over to another.
+        self.act(Action::Publish);
         let delay = self.launch_after(successor, &failed, crashes, now);
         let replica = failed.spec;
         let Some(member) = self.members.get_mut(&successor) else { return };

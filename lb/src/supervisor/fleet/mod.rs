@@ -165,6 +165,11 @@ impl Fleet {
         self.members.values().filter(|member| member.is_published()).filter_map(|member| member.instance.as_ref())
     }
 
+    /// The ring numbers of the desired replicas, ready or not.
+    pub fn ring_numbers(&self) -> impl Iterator<Item = ReplicaId> {
+        self.desired().map(|member| member.spec.id)
+    }
+
     /// N and the host names, oldest first.
     pub fn listing(&self) -> Listing {
         let mut members: Vec<_> = self.desired().collect();

@@ -90,6 +90,7 @@ impl Fleet {
             member.order = failed.order;
             member.last_error = Some(error.to_string());
         }
+        self.act(Action::Publish);
         let delay = self.launch_after(again, &failed, failed.crashes.saturating_add(1), now);
         self.act(Action::Report(Notice::LaunchFailed { replica: failed.spec, reason: error.to_string(), delay }));
     }
