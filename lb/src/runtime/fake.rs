@@ -98,13 +98,6 @@ impl Runtime for Fake {
     }
 
     fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static {
-        futures_util::stream::unfold(self.events.subscribe(), |mut events| async move {
-            let event = match events.recv().await {
-                Ok(event) => event,
-                Err(broadcast::error::RecvError::Lagged(_)) => RuntimeEvent::Resync,
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            };
-            Some((event, events))
-        })
+        super::subscription(self.events.subscribe())
     }
 }

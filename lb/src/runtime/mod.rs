@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
+use tokio::sync::broadcast;
 
 use crate::replica::{Generation, ReplicaSpec};
 
@@ -102,4 +103,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Events as they come. The stream never ends; it reconnects by itself and says [`RuntimeEvent::Resync`] afterwards.
     fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static;
+}
+
+/// A runtime's own broadcast as a stream that never ends; what was missed is a [`RuntimeEvent::Resync`].
+fn subscription(events: broadcast::Receiver<RuntimeEvent>) -> impl Stream<Item = RuntimeEvent> + Send + 'static {
+    futures_util::stream::unfold(events, |mut events| async move {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(_)) => RuntimeEvent::Resync,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        };
+        Some((event, events))
+    })
 }

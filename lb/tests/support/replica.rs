@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::Lb;
+
 /// What a replica does with a request that is not a heartbeat.
 #[derive(Clone)]
 pub enum Answer {
@@ -145,4 +147,34 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 pub async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("bound")
+}
+
+/// A balancer over these members, once `ready` of them are.
+pub async fn balance(members: &[SocketAddr], args: &[&str]) -> Lb {
+    let list = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut all = vec!["--runtime", "static", "--members", &list];
+    all.extend(args);
+    Lb::start(&all)
+}
+
+pub async fn ready(members: &[&Replica], args: &[&str]) -> Lb {
+    let lb = balance(&members.iter().map(|member| member.addr).collect::<Vec<_>>(), args).await;
+    lb.until_ready().await;
+    lb
+}
+
+/// Sends bytes, and gives back all that comes until the connection is closed or `end` was seen.
+pub async fn raw(lb: &Lb, request: &str, end: &str) -> String {
+    let mut stream = TcpStream::connect(lb.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = async {
+        while stream.read_buf(&mut answer).await.is_ok_and(|bytes| bytes > 0) {
+            if !end.is_empty() && String::from_utf8_lossy(&answer).contains(end) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(super::LIMIT, read).await.expect("an answer in time");
+    String::from_utf8(answer).unwrap()
 }
