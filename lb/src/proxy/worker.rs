@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -195,11 +194,17 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
             }
         }
     }
-    // Whoever has connected by now is served; closing the listener would reset them.
-    while let Poll::Ready(Ok((stream, peer))) = futures_util::poll!(std::pin::pin!(listener.accept())) {
-        start(stream, peer);
+    // Whoever has connected by now is served; closing the listener would reset them. The system is asked itself, as the
+    // runtime may not have heard yet of those who came last.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            match stream {
+                Ok(stream) => start(stream, peer),
+                Err(error) => tracing::warn!("cannot take over a connection: {error}"),
+            }
+        }
     }
-    drop(listener);
     // Their first requests are on their way.
     tokio::time::sleep(TICK).await;
     shared.draining.store(true, Ordering::SeqCst);
