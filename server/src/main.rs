@@ -25,11 +25,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit status for a setting that can't be used (`EX_USAGE`).
 const BAD_CONFIGURATION: u8 = 64;
+/// Connections that may wait to be accepted. The usual 128 overflow in a burst, which costs a client a second each.
+const BACKLOG: u32 = 4096;
 /// An accept error (say, no file descriptors left) is not cured by trying again at once.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -135,7 +137,10 @@ async fn serve(listen: SocketAddr, server_id: &str) -> std::io::Result<()> {
     // Handlers first: as process 1 of a container, a signal without a handler would be ignored.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = TcpListener::bind(listen).await?;
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    let listener = socket.listen(BACKLOG)?;
     let answers = Arc::new(Answers::new(server_id));
     // A closed pipe is no reason to end: whoever started us may not read.
     let _ = writeln!(std::io::stdout(), "listening on {}", listener.local_addr()?);

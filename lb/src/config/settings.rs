@@ -72,7 +72,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(HEARTBEATS, "heartbeat_path", "LB_HEARTBEAT_PATH", "/heartbeat", "PATH", "path that is asked for"),
     setting(PROXY, "not_found", "LB_NOT_FOUND", "assignment", "assignment|pass", "a replica's 404: 400 with the assignment's message, or as it is"),
     setting(PROXY, "tries", "LB_TRIES", "3", "N", "tries of a request that may be repeated, the first included"),
-    setting(PROXY, "connect_timeout", "LB_CONNECT_TIMEOUT", "1s", "TIME", "for a connection to a replica"),
+    setting(PROXY, "connect_timeout", "LB_CONNECT_TIMEOUT", "2s", "TIME", "for a connection to a replica; a lost first packet alone costs 1 s"),
     setting(PROXY, "response_timeout", "LB_RESPONSE_TIMEOUT", "30s", "TIME", "for the start of a replica's response (504)"),
     setting(PROXY, "idle_timeout", "LB_IDLE_TIMEOUT", "60s", "TIME", "for the next piece of a body, either way"),
     setting(PROXY, "client_timeout", "LB_CLIENT_TIMEOUT", "60s", "TIME", "for a client's next request on its connection"),

@@ -44,7 +44,10 @@ pub fn response(status: &str, headers: &str, body: &str) -> Answer {
 
 impl Replica {
     pub async fn start(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        // The usual backlog of 128 overflows in a burst.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let listener = socket.listen(4096).expect("it listens");
         let addr = listener.local_addr().expect("bound");
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let kept = Arc::clone(&requests);
