@@ -54,7 +54,7 @@ async fn killed_replicas_are_replaced_and_no_client_notices() {
     let _turn = TURN.lock().await;
     let lb = Lb::ready(&[]).await;
     let load = Load::on(&lb, CLIENTS);
-    // Two of each lineage: a third in a row would have to wait.
+    // Two of each lineage: each further one would have to wait longer.
     for round in 1..=6 {
         load.more(200).await;
         let Times { replaced, ready } = harm(&lb, Signal::SIGKILL).await;
