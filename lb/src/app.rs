@@ -18,7 +18,8 @@ use crate::config::{Config, RuntimeConfig};
 use crate::metrics::ProxyMetrics;
 use crate::policy::Policy;
 use crate::pool::{Pool, Suspicion, pool};
-use crate::proxy::worker::{OwnRoutes, WorkerConfig, bind, spawn};
+use crate::proxy::OwnRoutes;
+use crate::proxy::worker::{Common, WorkerConfig, bind, spawn};
 use crate::replica::Hostname;
 use crate::runtime::Runtime;
 use crate::runtime::docker::{Docker, DockerOptions};
@@ -128,7 +129,8 @@ impl App {
     async fn start(config: Config) -> Result<Self, AppError> {
         let listen_error = |addr, setting| move |error| AppError::Listen { addr, setting, error };
         // First of all: a port that is taken should not cost a single container.
-        let listeners = bind(config.listen, config.workers).map_err(listen_error(config.listen, "listen"))?;
+        let listeners = bind(config.listen, config.workers, config.proxy.idle_timeout)
+            .map_err(listen_error(config.listen, "listen"))?;
         let addr = listeners.first().map_or(Ok(config.listen), |listener| listener.local_addr())?;
         let admin = match config.admin_listen {
             Some(addr) => Some(TcpListener::bind(addr).await.map_err(listen_error(addr, "admin_listen"))?),
@@ -170,7 +172,8 @@ impl App {
             pool: reader,
             own,
             metrics,
-            max_connections: max_connections(config.fleet.capacity()),
+            common: Common::new(&config.proxy),
+            max_connections: config.max_connections.unwrap_or_else(|| max_connections(config.fleet.capacity())),
             shutdown,
             drain_timeout: config.fleet.drain_timeout,
         };

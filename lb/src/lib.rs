@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod http1;
 pub mod memory;
 pub mod metrics;
 pub mod net;

@@ -18,6 +18,10 @@ pub struct ProxyMetrics {
     pub duration: Histogram,
     /// Tries on another replica.
     pub retries: IntCounter,
+    /// Tries that the retry budget had nothing left for.
+    pub retries_denied: IntCounter,
+    /// Open tunnels.
+    upgrades: IntGauge,
     /// Requests that no replica was ready for.
     pub unserved: IntCounter,
     /// Open client connections.
@@ -51,7 +55,12 @@ impl ProxyMetrics {
         registry.register(Box::new(duration.clone()))?;
         let connections = IntGauge::new("ringkeeper_client_connections", "Open client connections.")?;
         registry.register(Box::new(connections.clone()))?;
+        let upgrades =
+            IntGauge::new("ringkeeper_upgrades", "Open connections that have switched to another protocol.")?;
+        registry.register(Box::new(upgrades.clone()))?;
         Ok(Self {
+            upgrades,
+            retries_denied: counter("ringkeeper_retries_denied_total", "Retries that the retry budget did not allow.")?,
             responses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| responses.with_label_values(&[class])),
             duration,
             retries: counter("ringkeeper_retries_total", "Tries of a request on another replica.")?,
@@ -62,10 +71,22 @@ impl ProxyMetrics {
         })
     }
 
-    /// Counts a response.
+    /// Counts a response by its status code.
     #[inline]
-    pub fn response(&self, status: http::StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+    pub fn response(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5);
         self.responses[class - 1].inc();
+    }
+
+    /// Counts a tunnel until the guard is dropped.
+    pub fn count_upgrade(&self) -> impl Drop + use<> {
+        struct Counted(IntGauge);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        self.upgrades.inc();
+        Counted(self.upgrades.clone())
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first.
 const FLOORS: &[&[&str]] = &[
-    &["ring", "metrics", "shutdown", "memory", "net"],
+    &["ring", "http1", "metrics", "shutdown", "memory", "net"],
     &["replica"],
     &["policy"],
     &["pool"],

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 #[tokio::test]
 async fn a_client_that_sends_no_whole_header_in_time_is_closed_and_a_busy_one_is_not() {
     let replica = Replica::start(Answer::Silence).await;
-    let lb = ready(&[&replica], &["--client-timeout", "200ms", "--not-found", "pass"]).await;
+    let lb = ready(&[&replica], &["--client-timeout", "200ms", "--header-timeout", "200ms"]).await;
     let mut busy = TcpStream::connect(lb.addr).await.unwrap();
     busy.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     for (what, sent) in [
@@ -33,6 +33,7 @@ async fn a_client_that_sends_no_whole_header_in_time_is_closed_and_a_busy_one_is
         let answer = raw(&lb, sent, "").await;
         let took = began.elapsed();
         assert_eq!(answer.contains("successful"), sent.contains("/rep"), "{what}: {answer}");
+        assert_eq!(answer.contains("HTTP/1.1 408 "), what.contains("stops"), "{what}: {answer}");
         assert!(took >= Duration::from_millis(150) && took < Duration::from_secs(5), "{what}: closed after {took:?}");
     }
     let quiet = tokio::time::timeout(Duration::from_millis(50), busy.read(&mut [0; 1])).await;
@@ -126,7 +127,7 @@ async fn want_of_descriptors_fails_no_replica() {
         stream.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         clients.push(stream);
     }
-    lb.until_logged("25 client connections, as many as the limit of open files allows").await;
+    lb.until_logged("25 client connections, as many as are allowed (max_connections)").await;
     let served = async |n: f64| (lb.metric(r#"ringkeeper_responses_total{class="2xx"}"#).await >= n).then_some(());
     eventually("those that got in are served", || served(25.0)).await;
     // When they leave, others are let in, and whoever came last is served in the end.

@@ -15,9 +15,10 @@ use std::time::Duration;
 pub use layers::{Environment, Layers, Origin, Problem};
 pub use settings::{SETTINGS, Setting};
 
+use crate::http1::{HeadLimits, MAX_FIELDS};
 use crate::policy::{PolicyConfig, PolicyKind};
 use crate::probe::HeartbeatConfig;
-use crate::proxy::{HashKey, NotFound, ProxyConfig};
+use crate::proxy::{HashKey, NotFound, Percent, ProxyConfig, RetryBudget, TrustedProxies};
 use crate::replica::Hostname;
 use crate::ring::{MAX_SLOTS, Probing, RingConfig, RingHash};
 use crate::runtime::process::ServerCommand;
@@ -47,6 +48,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// The data path.
     pub proxy: ProxyConfig,
+    /// Client connections at one time; half of the open files if nothing is said.
+    pub max_connections: Option<i64>,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -187,6 +190,7 @@ impl Config {
         let policy = policy(l);
         let heartbeat = heartbeat(l);
         let proxy = proxy(l);
+        let max_connections = l.parse("max_connections", number(1..=i64::MAX));
         let log = log(l);
         let replicas = l.parse("replicas", number(0..=MAX_SLOTS as usize));
         let max_replicas = l.parse("max_replicas", number(0..=MAX_SLOTS as usize));
@@ -231,6 +235,7 @@ impl Config {
             remove_on_exit: remove_on_exit?,
             policy,
             proxy: proxy?,
+            max_connections,
             log: log?,
         })
     }
@@ -269,20 +274,41 @@ fn heartbeat(l: &mut Layers) -> Option<HeartbeatConfig> {
 fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
     let hash_key = l.parse("hash_key", str::parse::<HashKey>);
     let not_found = l.parse("not_found", str::parse::<NotFound>);
+    let fields = l.parse("max_headers", number(1..=MAX_FIELDS));
+    let bytes = l.parse("max_header_bytes", number(64..=1024 * 1024));
+    let target = l.parse("max_target_bytes", number(16..=1024 * 1024));
+    let max_body = l.parse("max_body", or_off(number(1..=u64::MAX)));
+    let max_in_flight = l.parse("max_in_flight", or_off(number(1..=u32::MAX)));
+    let max_client_connections = l.parse("max_client_connections", or_off(number(1..=u32::MAX)));
+    let header_timeout = l.parse("header_timeout", time);
+    let client_timeout = l.parse("client_timeout", time);
     let connect_timeout = l.parse("connect_timeout", time);
     let response_timeout = l.parse("response_timeout", time);
+    let try_timeout = l.parse("try_timeout", or_off(time));
     let idle_timeout = l.parse("idle_timeout", time);
-    let client_timeout = l.parse("client_timeout", time);
     let tries = l.parse("tries", number(1..=100));
+    let share = l.parse("retry_budget", or_off(str::parse::<Percent>));
+    let per_second = l.parse("retry_budget_min", number(0..=1_000_000));
+    let retry_body = l.parse("retry_body", number(0..=64 * 1024 * 1024));
+    let trusted_proxies = l.parse("trusted_proxies", str::parse::<TrustedProxies>);
     let keepalive = l.parse("replica_keepalive", time);
     Some(ProxyConfig {
         hash_key: hash_key?,
         not_found: not_found?,
+        head: HeadLimits { fields: fields?, bytes: bytes?, target: target? },
+        max_body: max_body?,
+        max_in_flight: max_in_flight?,
+        max_client_connections: max_client_connections?,
+        header_timeout: header_timeout?,
+        client_timeout: client_timeout?,
         connect_timeout: connect_timeout?,
         response_timeout: response_timeout?,
+        try_timeout: try_timeout?,
         idle_timeout: idle_timeout?,
-        client_timeout: client_timeout?,
         tries: tries?,
+        retry_budget: RetryBudget { share: share?.map(|Percent(share)| share), per_second: per_second? },
+        retry_body: retry_body?,
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
         keepalive: keepalive?,
     })
 }

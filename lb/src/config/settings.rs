@@ -35,6 +35,7 @@ const RUNTIMES: &str = "Runtimes";
 const PLACEMENT: &str = "Placement";
 const HEARTBEATS: &str = "Heartbeats";
 const PROXY: &str = "Proxy";
+const LIMITS: &str = "Limits";
 const LOGS: &str = "Logs";
 
 /// All settings, in the order of help.
@@ -64,6 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(PLACEMENT, "hash", "LB_HASH", "assignment", "HASH", "hash functions of the ring: assignment, xxh3"),
     setting(PLACEMENT, "probing", "LB_PROBING", "linear", "PROBING", "search for a free slot: linear, quadratic"),
     setting(PLACEMENT, "bound", "LB_BOUND", "1.25", "FACTOR|off", "bounded loads: no replica holds more than this times its part"),
+    setting(PLACEMENT, "slow_start", "LB_SLOW_START", "0s", "TIME", "for a newcomer's bound to rise to the others'"),
     setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "KEY", "what places a request: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
     setting(HEARTBEATS, "heartbeat_interval", "LB_HEARTBEAT_INTERVAL", "500ms", "TIME", "from one heartbeat to the next"),
     setting(HEARTBEATS, "heartbeat_timeout", "LB_HEARTBEAT_TIMEOUT", "500ms", "TIME", "for one heartbeat"),
@@ -71,9 +73,22 @@ pub const SETTINGS: &[Setting] = &[
     setting(HEARTBEATS, "heartbeat_rises", "LB_HEARTBEAT_RISES", "1", "N", "successes in a row that make a replica ready"),
     setting(HEARTBEATS, "heartbeat_path", "LB_HEARTBEAT_PATH", "/heartbeat", "PATH", "path that is asked for"),
     setting(PROXY, "not_found", "LB_NOT_FOUND", "assignment", "assignment|pass", "a replica's 404: 400 with the assignment's message, or as it is"),
+    setting(LIMITS, "max_headers", "LB_MAX_HEADERS", "100", "N", "fields of a request's header, at most 256 (431)"),
+    setting(LIMITS, "max_header_bytes", "LB_MAX_HEADER_BYTES", "32768", "BYTES", "a request's header (431)"),
+    setting(LIMITS, "max_target_bytes", "LB_MAX_TARGET_BYTES", "8192", "BYTES", "a request's target (414)"),
+    setting(LIMITS, "max_body", "LB_MAX_BODY", "off", "BYTES|off", "a request's body (413)"),
+    setting(LIMITS, "max_connections", "LB_MAX_CONNECTIONS", "", "N", "client connections, others wait [default: half of the open files]"),
+    setting(LIMITS, "max_client_connections", "LB_MAX_CLIENT_CONNECTIONS", "off", "N|off", "connections of one client address (429)"),
+    setting(LIMITS, "max_in_flight", "LB_MAX_IN_FLIGHT", "off", "N|off", "requests under way (503)"),
+    setting(LIMITS, "header_timeout", "LB_HEADER_TIMEOUT", "10s", "TIME", "from a request header's first byte to its last (408)"),
+    setting(PROXY, "trusted_proxies", "LB_TRUSTED_PROXIES", "", "LIST", "peers whose X-Forwarded-* are believed: addresses and networks"),
     setting(PROXY, "tries", "LB_TRIES", "3", "N", "tries of a request that may be repeated, the first included"),
     setting(PROXY, "connect_timeout", "LB_CONNECT_TIMEOUT", "2s", "TIME", "for a connection to a replica; a lost first packet alone costs 1 s"),
-    setting(PROXY, "response_timeout", "LB_RESPONSE_TIMEOUT", "30s", "TIME", "for the start of a replica's response (504)"),
+    setting(PROXY, "response_timeout", "LB_RESPONSE_TIMEOUT", "30s", "TIME", "for the start of a response, all tries together (504)"),
+    setting(PROXY, "try_timeout", "LB_TRY_TIMEOUT", "off", "TIME|off", "for the start of a response, each try"),
+    setting(PROXY, "retry_budget", "LB_RETRY_BUDGET", "20%", "SHARE|off", "retries as a share of the requests of the last 10 s"),
+    setting(PROXY, "retry_budget_min", "LB_RETRY_BUDGET_MIN", "3", "N", "retries a second, on top of that share"),
+    setting(PROXY, "retry_body", "LB_RETRY_BODY", "65536", "BYTES", "a request's body that is kept for a retry, at most"),
     setting(PROXY, "idle_timeout", "LB_IDLE_TIMEOUT", "60s", "TIME", "for the next piece of a body, either way"),
     setting(PROXY, "client_timeout", "LB_CLIENT_TIMEOUT", "60s", "TIME", "for a client's next request on its connection"),
     setting(PROXY, "replica_keepalive", "LB_REPLICA_KEEPALIVE", "4s", "TIME", "for an unused connection to a replica to be kept"),

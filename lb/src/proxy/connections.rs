@@ -1,21 +1,19 @@
 //! A worker's idle connections to replicas. Each worker has its own, so no other core ever waits for them.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
 
-use hyper::client::conn::http1::SendRequest;
+use rustc_hash::FxHashMap;
+use tokio::net::TcpStream;
 
-use super::body::ReplicaBody;
+use super::stream::{is_quiet, seems_quiet};
 use crate::replica::{Generation, Replica};
 
 /// Idle connections kept per replica and worker; more are closed.
-const IDLE_PER_REPLICA: usize = 256;
-
-pub(super) type Sender = SendRequest<ReplicaBody>;
+const IDLE_PER_REPLICA: usize = 1024;
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    stream: TcpStream,
     /// Tick at which it became idle.
     since: u64,
 }
@@ -23,36 +21,33 @@ struct Idle {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    idle: Mutex<HashMap<Generation, Vec<Idle>>>,
+    idle: RefCell<FxHashMap<Generation, Vec<Idle>>>,
 }
 
 impl Connections {
-    fn idle(&self) -> MutexGuard<'_, HashMap<Generation, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection that was used last, if one is open.
-    pub(super) fn take(&self, generation: Generation) -> Option<Sender> {
-        let mut idle = self.idle();
+    /// The connection that was used last, if one is open. `for_sure`: the system itself is asked whether it is, for a
+    /// request that can't be sent twice.
+    pub(super) fn take(&self, generation: Generation, for_sure: bool) -> Option<TcpStream> {
+        let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&generation)?;
-        while let Some(Idle { sender, .. }) = connections.pop() {
-            if !sender.is_closed() {
-                return Some(sender);
+        while let Some(Idle { mut stream, .. }) = connections.pop() {
+            if seems_quiet(&mut stream) && (!for_sure || is_quiet(&stream)) {
+                return Some(stream);
             }
         }
         None
     }
 
     /// Keeps a connection whose exchange was seen to its end.
-    pub(super) fn put(&self, replica: &Replica, sender: Sender, now: u64) {
+    pub(super) fn put(&self, replica: &Replica, stream: TcpStream, now: u64) {
         // One that is leaving gets no more requests.
-        if sender.is_closed() || !replica.is_ready() {
+        if !replica.is_ready() {
             return;
         }
-        let mut idle = self.idle();
+        let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(replica.generation).or_default();
         if connections.len() < IDLE_PER_REPLICA {
-            connections.push(Idle { sender, since: now });
+            connections.push(Idle { stream, since: now });
         }
     }
 
@@ -60,9 +55,10 @@ impl Connections {
     /// `keep` doesn't want. Says how many that were.
     pub(super) fn expire(&self, oldest: u64, keep: impl Fn(Generation) -> bool) -> usize {
         let mut closed = 0;
-        self.idle().retain(|generation, connections| {
+        self.idle.borrow_mut().retain(|generation, connections| {
             let before = connections.len();
-            connections.retain(|idle| idle.since >= oldest && !idle.sender.is_closed() && keep(*generation));
+            let keep = keep(*generation);
+            connections.retain_mut(|idle| keep && idle.since >= oldest && seems_quiet(&mut idle.stream));
             closed += before - connections.len();
             !connections.is_empty()
         });

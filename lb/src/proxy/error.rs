@@ -1,10 +1,11 @@
 //! What the proxy answers by itself: the one place that maps a failure to a status.
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use std::io::Write;
 
-use super::body::ProxyBody;
+use http::StatusCode;
+
+use super::rewrite::connection;
+use crate::http1::Refusal;
 
 /// Why a request got no answer from a replica, or not the replica's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,25 +14,32 @@ pub(super) enum ProxyError {
     NotFound { path: String },
     /// Nobody to ask.
     NoReplica,
+    /// As many requests under way as are allowed.
+    Busy { limit: u32 },
+    /// As many connections from one address as are allowed.
+    TooManyConnections { limit: u32 },
     /// A replica failed, and no retry was allowed or left.
     BadGateway { hostname: String, reason: String },
     /// A replica was too slow.
     Timeout { hostname: String },
-    /// The client's own body broke off or stalled.
-    ClientBody,
-    /// `CONNECT` asks for a tunnel.
-    Connect,
+    /// The client's header did not arrive in time.
+    SlowHead,
+    /// The client's own body stalled.
+    SlowBody,
+    /// The request itself is bad.
+    Refused(Refusal),
 }
 
 impl ProxyError {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NotFound { .. } => StatusCode::BAD_REQUEST,
-            Self::NoReplica => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoReplica | Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BadGateway { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Self::ClientBody => StatusCode::REQUEST_TIMEOUT,
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowHead | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::Refused(refusal) => refusal.status(),
         }
     }
 
@@ -39,29 +47,43 @@ impl ProxyError {
         match self {
             Self::NotFound { path } => format!("'{path}' endpoint does not exist in server replicas"),
             Self::NoReplica => "no server replica is ready".into(),
+            Self::Busy { limit } => format!("{limit} requests are under way, as many as are allowed (max_in_flight)"),
+            Self::TooManyConnections { limit } => {
+                format!("{limit} connections from this address, as many as are allowed (max_client_connections)")
+            }
             Self::BadGateway { hostname, reason } => format!("replica {hostname} failed: {reason}"),
             Self::Timeout { hostname } => format!("replica {hostname} did not answer in time"),
-            Self::ClientBody => "the request's body did not arrive in time".into(),
-            Self::Connect => "CONNECT is not supported".into(),
+            Self::SlowHead => "the request's header did not arrive in time (header_timeout)".into(),
+            Self::SlowBody => "the request's body did not arrive in time (idle_timeout)".into(),
+            Self::Refused(refusal) => refusal.to_string(),
         }
     }
 
-    pub(super) fn into_response(self) -> Response<ProxyBody> {
-        let message = serde_json::Value::from(format!("<Error> {}", self.message()));
-        let body = Bytes::from(format!(r#"{{"message":{message},"status":"failure"}}"#));
-        let mut response = Response::new(ProxyBody::full(body));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    /// Fields that belong to this answer alone.
+    fn fields(&self) -> &'static str {
         match self {
-            Self::NoReplica => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Self::Connect => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
-            }
-            _ => {}
+            Self::NoReplica | Self::Busy { .. } | Self::TooManyConnections { .. } => "retry-after: 1\r\n",
+            Self::Refused(Refusal::Connect) => "allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n",
+            _ => "",
         }
-        response
+    }
+
+    /// Writes the whole response; `to_head`: without its body.
+    pub(super) fn write(&self, to_head: bool, client_is_1_1: bool, keep_alive: bool, out: &mut Vec<u8>) {
+        let message = serde_json::Value::from(format!("<Error> {}", self.message()));
+        let body = format!(r#"{{"message":{message},"status":"failure"}}"#);
+        // Writing to a vector does not fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{}",
+            self.status(),
+            body.len(),
+            self.fields()
+        );
+        out.extend_from_slice(connection(client_is_1_1, keep_alive));
+        out.extend_from_slice(b"\r\n");
+        if !to_head {
+            out.extend_from_slice(body.as_bytes());
+        }
     }
 }

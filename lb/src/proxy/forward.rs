@@ -1,149 +1,105 @@
-//! One request: choosing a replica, trying it, going to another, and handing back the answer.
+//! One request: choosing a replica, trying it, going to another, and the answer in the end.
+//!
+//! A try runs both directions at once (`upload`, `respond`) under one watch. Whoever ends first says how the try has ended;
+//! what that means for the client, for the replica, and for another try is decided here.
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
+use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
-use http::header::{HOST, HeaderValue};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rand::rngs::SmallRng;
-use rand::{Rng, RngExt};
 use tokio::net::TcpStream;
 
-use super::body::{Held, LeasedBody, ProxyBody, ReplicaBody, Upload, UploadProgress};
-use super::connections::Sender;
+use super::buffers::Buffer;
 use super::error::ProxyError;
-use super::headers::{X_REQUEST_ID, for_client, for_replica, frame_body};
-use super::retry::{Progress, is_repeatable, may_retry};
-use super::watchdog::{Alarm, Watch, ticks};
-use super::worker::Shared;
-use super::{NotFound, ProxyConfig};
-use crate::metrics::ProxyMetrics;
+use super::respond::{Answer, Asked, Respond};
+use super::retry::{Progress, may_retry};
+use super::session::{After, Client, Plan};
+use super::tunnel;
+use super::upload::{Deadlines, Flow, Upload, UploadEnd, Way};
+use super::watchdog::{Alarm, Watch};
+use super::worker::Worker;
 use crate::net::is_own_trouble;
 use crate::policy::PickCx;
-use crate::pool::{Lease, PoolReader};
+use crate::pool::Lease;
 use crate::replica::Generation;
-use crate::ring::REQUEST_IDS;
-
-/// A body that is not passed on is still read to its end if it is no longer than this, so that its connection can be kept.
-const UNWANTED_BODY: u64 = 64 * 1024;
-
-/// Who sends the requests of a connection.
-#[derive(Debug, Clone)]
-pub(super) struct Client {
-    ip: IpAddr,
-    /// The same as a header's value.
-    header: HeaderValue,
-}
-
-impl Client {
-    pub(super) fn new(ip: IpAddr) -> Self {
-        let ip = ip.to_canonical();
-        // An address is made of digits, letters, dots and colons.
-        let header = HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { ip, header }
-    }
-}
-
-/// The proxy of one worker.
-pub(super) struct Forwarder {
-    config: Arc<ProxyConfig>,
-    pool: PoolReader,
-    shared: Arc<Shared>,
-    metrics: ProxyMetrics,
-    rng: Mutex<SmallRng>,
-    connect_ticks: u64,
-    response_ticks: u64,
-    idle_ticks: u64,
-}
 
 /// Why a try gave no response.
+#[derive(Debug)]
 struct Failure {
     progress: Progress,
     error: ProxyError,
     /// On a connection that had been used before: it may just have been closed as idle.
     reused: bool,
+    /// Whatever may be tried, the client can't be asked for more.
+    is_final: bool,
+}
+
+impl Failure {
+    fn new(progress: Progress, error: ProxyError) -> Self {
+        Self { progress, error, reused: false, is_final: false }
+    }
+}
+
+/// How a try has ended.
+enum Tried {
+    /// The request is over, for better or worse.
+    Over(After),
+    /// Nothing has been said to the client.
+    Failed(Failure),
+}
+
+/// How the two directions of a try have ended.
+enum End {
+    Answer(Answer),
+    Upload(UploadEnd),
+    Alarm(Alarm),
 }
 
 /// One request on its way.
-struct Exchange {
-    head: Parts,
-    body: Option<Incoming>,
-    repeatable: bool,
+struct Exchange<'p> {
+    plan: &'p Plan,
+    upload: Upload,
+    deadlines: Deadlines,
+    began: Instant,
 }
 
-impl Forwarder {
-    pub(super) fn new(
-        config: Arc<ProxyConfig>,
-        pool: PoolReader,
-        shared: Arc<Shared>,
-        metrics: ProxyMetrics,
-        rng: SmallRng,
-    ) -> Self {
-        let connect_ticks = ticks(config.connect_timeout);
-        let response_ticks = ticks(config.response_timeout);
-        let idle_ticks = ticks(config.idle_timeout);
-        Self { config, pool, shared, metrics, rng: Mutex::new(rng), connect_ticks, response_ticks, idle_ticks }
+impl Exchange<'_> {
+    fn is_repeatable(&self) -> bool {
+        self.plan.repeatable && self.upload.is_kept()
     }
+}
 
-    fn random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
-        draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Answers a client's request, one way or the other.
-    pub(super) async fn forward(&self, request: Request<Incoming>, client: &Client) -> Response<ProxyBody> {
-        let began = Instant::now();
-        let path = match self.config.not_found {
-            NotFound::Assignment => request.uri().path_and_query().cloned(),
-            NotFound::Pass => None,
+impl Worker {
+    /// Answers a client's request, one way or the other. What it said is at the start of the client's buffer no more; its
+    /// body is.
+    pub(super) async fn forward(&self, client: &mut Client, plan: &Plan) -> After {
+        let config = &self.config;
+        let mut exchange = Exchange {
+            plan,
+            upload: Upload::new(plan.framing, if plan.repeatable { config.retry_body } else { 0 }, config.max_body),
+            deadlines: Deadlines::new(self.ticks.idle, self.ticks.response, self.ticks.one_try),
+            began: Instant::now(),
         };
-        let response = match self.exchange(request, client).await {
-            Ok(response)
-                if response.status() == StatusCode::NOT_FOUND && self.config.not_found == NotFound::Assignment =>
-            {
-                read_to_end(response.into_body()).await;
-                let path = path.as_ref().map_or("/", PathAndQuery::path).to_owned();
-                ProxyError::NotFound { path }.into_response()
-            }
-            Ok(response) => response.map(ProxyBody::leased),
-            Err(error) => {
-                if error == ProxyError::NoReplica {
-                    self.metrics.unserved.inc();
-                }
-                error.into_response()
-            }
+        self.retries.count_request();
+        let error = match self.exchange(client, &mut exchange).await {
+            Ok(after) => return after,
+            Err(error) => error,
         };
-        self.metrics.response(response.status());
-        self.metrics.duration.observe(began.elapsed().as_secs_f64());
-        response
+        if error == ProxyError::NoReplica {
+            self.metrics.unserved.inc();
+        }
+        self.metrics.response(error.status().as_u16());
+        self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
+        let keep_alive = exchange.upload.finish(&mut client.input) && plan.keep_alive && !self.draining.get();
+        client.refuse(self, &error, Some(plan), keep_alive).await
     }
 
-    async fn exchange(&self, request: Request<Incoming>, client: &Client) -> Result<Response<LeasedBody>, ProxyError> {
-        let (mut head, body) = request.into_parts();
-        if head.method == Method::CONNECT {
-            return Err(ProxyError::Connect);
-        }
-        let key = self.config.hash_key.of(&head, client.ip, || self.random(|rng| rng.random_range(REQUEST_IDS)));
-        to_origin_form(&mut head);
-        for_replica(&mut head.headers, &client.header, || request_id(self.random(|rng| rng.next_u64())));
-        head.version = Version::HTTP_11;
-        let body = (!body.is_end_stream()).then_some(body);
-        if body.is_some() {
-            frame_body(&mut head.headers);
-        }
-        let repeatable = body.is_none() && is_repeatable(&head.method);
-        let mut exchange = Exchange { head, body, repeatable };
-
+    async fn exchange(&self, client: &mut Client, exchange: &mut Exchange<'_>) -> Result<After, ProxyError> {
+        let key = exchange.plan.key;
         let (mut tried, mut sent, mut stale) = (Vec::<Generation>::new(), 0, false);
+        let mut free_retry = true;
         let mut last = ProxyError::NoReplica;
         loop {
             let lease = match self.pool.acquire(&PickCx { key, tried: &tried }) {
@@ -155,23 +111,41 @@ impl Forwarder {
                 }
                 None => return Err(last),
             };
+            if let Some(limit) = self.config.max_in_flight {
+                if lease.replica().pool_load().in_flight() > limit {
+                    return Err(ProxyError::Busy { limit });
+                }
+            }
             let generation = lease.replica().generation;
             // Once a try went wrong, no connection is trusted that might be as old.
-            let trust_idle = tried.is_empty() && last == ProxyError::NoReplica;
-            let failure = match self.attempt(&mut exchange, lease, trust_idle).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
+            let trust_idle = last == ProxyError::NoReplica;
+            let failure = match self.attempt(client, exchange, lease, trust_idle).await {
+                Tried::Over(after) => return Ok(after),
+                Tried::Failed(failure) => failure,
             };
             tried.push(generation);
-            sent += u32::from(failure.progress != Progress::NotSent);
-            stale = failure.reused && sent <= 1;
-            tracing::debug!(
-                request_id = ?exchange.head.headers.get(X_REQUEST_ID),
-                generation = generation.0,
-                "try {} failed: {:?}", tried.len(), failure.error
-            );
-            let final_word = matches!(failure.error, ProxyError::Timeout { .. } | ProxyError::ClientBody);
-            if final_word || !may_retry(failure.progress, exchange.repeatable, sent, self.config.tries) {
+            tracing::debug!(generation = generation.0, "try {} failed: {:?}", tried.len(), failure.error);
+            let repeatable = exchange.is_repeatable();
+            // A connection that was closed as idle under a request says nothing about the replica, nor about the request.
+            let is_free = failure.reused && failure.progress == Progress::Sent && repeatable && free_retry;
+            sent += u32::from(failure.progress != Progress::NotSent && !is_free);
+            stale = failure.reused;
+            let goes_on = match failure.progress {
+                _ if failure.is_final => false,
+                _ if is_free => {
+                    free_retry = false;
+                    true
+                }
+                Progress::Sent if may_retry(Progress::Sent, repeatable, sent, self.config.tries) => {
+                    let paid = self.retries.pay(self.second());
+                    if !paid {
+                        self.metrics.retries_denied.inc();
+                    }
+                    paid
+                }
+                progress => may_retry(progress, repeatable, sent, self.config.tries) && progress != Progress::Sent,
+            };
+            if !goes_on {
                 return Err(failure.error);
             }
             last = failure.error;
@@ -179,89 +153,198 @@ impl Forwarder {
         }
     }
 
-    async fn attempt(
-        &self,
-        exchange: &mut Exchange,
-        lease: Lease,
-        trust_idle: bool,
-    ) -> Result<Response<LeasedBody>, Failure> {
-        let replica = Arc::clone(lease.replica());
-        if trust_idle && !exchange.repeatable {
-            // An idle connection that was closed should be known as such before something is sent that can't be sent
-            // twice: the runtime looks at its sockets once in between.
-            tokio::task::yield_now().await;
+    async fn attempt(&self, client: &mut Client, exchange: &mut Exchange<'_>, lease: Lease, trust_idle: bool) -> Tried {
+        let repeatable = exchange.is_repeatable();
+        let replica = lease.replica();
+        let idle = trust_idle.then(|| self.connections.take(replica.generation, !repeatable)).flatten();
+        let reused = idle.is_some();
+        let mut stream = match idle {
+            Some(stream) => stream,
+            None => match self.connect(&lease, &client.watch).await {
+                Ok(stream) => stream,
+                Err(error) => return Tried::Failed(Failure::new(Progress::NotSent, error)),
+            },
+        };
+        client.watch.set(exchange.deadlines.idle);
+        if repeatable {
+            // One that can't go elsewhere once it was sent waits for a lost replica: it may come back.
+            client.watch.also_for(replica);
         }
-        let mut idle = trust_idle.then(|| self.shared.connections.take(replica.generation)).flatten();
-        loop {
-            let reused = idle.is_some();
-            let watch = Arc::new(self.shared.watchdog.watch(self.connect_ticks, Some(&replica)));
-            let mut sender = match idle.take() {
-                Some(sender) => sender,
-                None => self.connect(&lease, &watch).await?,
-            };
-            let ticks = if exchange.body.is_some() { self.idle_ticks } else { self.response_ticks };
-            if exchange.repeatable {
-                watch.renew(ticks);
-            } else {
-                // It can't go elsewhere once it was sent, so a lost replica is waited for: it may come back.
-                watch.only_deadline(ticks);
+        let mut buffer = Buffer::default();
+        buffer.borrow_from(&self.buffers);
+        let flow = Flow::default();
+        let end = self.both_ways(client, exchange, &lease, &mut stream, &mut buffer, &flow).await;
+        let tried = self.verdict(client, exchange, lease, stream, &flow, end);
+        let tried = match tried {
+            Verdict::Tunnel(lease, stream) => {
+                let _counted = self.metrics.count_upgrade();
+                Tried::Over(tunnel::run(self, client, lease, stream, &mut buffer).await)
             }
-            let progress = Arc::<UploadProgress>::default();
-            let request = exchange.request(|inner| {
-                let (watch, progress) = (Arc::clone(&watch), Arc::clone(&progress));
-                let (idle_ticks, response_ticks) = (self.idle_ticks, self.response_ticks);
-                Upload { inner, watch, idle_ticks, response_ticks, progress }
-            });
-            let outcome = guarded(&watch, sender.try_send_request(request)).await;
-            let failed = |progress, error| Failure { progress, error, reused };
-            let error = match outcome {
-                Ok(Ok(response)) => return self.accept(response, lease, sender, watch),
-                Ok(Err(mut error)) => {
-                    if let Some(request) = error.take_message() {
-                        exchange.take_back(request);
-                        if reused {
-                            // It was closed while idle. The replica itself may be fine.
-                            continue;
-                        }
-                        lease.failed();
-                        let reason = error.into_error().to_string();
-                        return Err(failed(Progress::NotSent, bad_gateway(&lease, reason)));
-                    }
-                    if progress.is_broken() {
-                        return Err(failed(Progress::Sent, ProxyError::ClientBody));
-                    }
-                    self.pool.doubt(&replica);
-                    bad_gateway(&lease, error.into_error().to_string())
+            Verdict::Tried(Tried::Failed(failure)) => Tried::Failed(Failure { reused, ..failure }),
+            Verdict::Tried(over) => over,
+        };
+        buffer.drop_into(&self.buffers);
+        tried
+    }
+
+    /// Runs both directions until one says that the try is over.
+    async fn both_ways(
+        &self,
+        client: &mut Client,
+        exchange: &mut Exchange<'_>,
+        lease: &Lease,
+        stream: &mut TcpStream,
+        buffer: &mut Buffer,
+        flow: &Flow,
+    ) -> End {
+        let plan = exchange.plan;
+        let way = Way { flow, watch: &client.watch, deadlines: &exchange.deadlines, buffers: &self.buffers };
+        let on_status = |status: u16| {
+            lease.served();
+            if status != 404 || !self.hides_not_found() {
+                self.metrics.response(status);
+                self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
+            }
+        };
+        let (mut client_read, mut client_write) = client.stream.split();
+        let (mut replica_read, mut replica_write) = stream.split();
+        let asked = Asked {
+            to_head: plan.to_head,
+            is_1_1: plan.is_1_1,
+            keep_alive: plan.keep_alive && !self.draining.get(),
+            upgrade: plan.upgrade,
+            hides_not_found: self.hides_not_found(),
+        };
+        let mut respond = Respond { asked, buffer, way, on_status: &on_status };
+        let mut up =
+            pin!(exchange.upload.run(&client.head, &mut client_read, &mut client.input, &mut replica_write, way));
+        let mut down = pin!(respond.run(&mut replica_read, &mut client_write));
+        let mut refused = false;
+        poll_fn(|cx| {
+            if !refused {
+                match up.as_mut().poll(cx) {
+                    // It may have answered before it closed its ear.
+                    Poll::Ready(UploadEnd::ReplicaDeaf) => refused = true,
+                    Poll::Ready(end) => return Poll::Ready(End::Upload(end)),
+                    Poll::Pending => {}
                 }
-                Err(Alarm::Lost) => bad_gateway(&lease, "it does not answer any more".into()),
-                Err(Alarm::Late) if progress.waits_for_client() => {
-                    return Err(failed(Progress::Sent, ProxyError::ClientBody));
-                }
-                Err(Alarm::Late) => ProxyError::Timeout { hostname: replica.hostname.to_string() },
-            };
+            }
+            if let Poll::Ready(answer) = down.as_mut().poll(cx) {
+                return Poll::Ready(End::Answer(answer));
+            }
+            client.watch.poll(cx).map(End::Alarm)
+        })
+        .await
+    }
+}
+
+enum Verdict {
+    Tried(Tried),
+    Tunnel(Lease, TcpStream),
+}
+
+impl Worker {
+    /// What the end of a try means.
+    fn verdict(
+        &self,
+        client: &Client,
+        exchange: &Exchange<'_>,
+        lease: Lease,
+        stream: TcpStream,
+        flow: &Flow,
+        end: End,
+    ) -> Verdict {
+        let hostname = || lease.replica().hostname.to_string();
+        let keep = |stream: TcpStream, reusable: bool| {
+            if reusable && flow.uploaded.get() {
+                self.connections.put(lease.replica(), stream, self.watchdog.now());
+            }
+        };
+        let failed = |progress, error, is_final| {
             lease.failed();
-            return Err(failed(Progress::Sent, error));
+            Verdict::Tried(Tried::Failed(Failure { is_final, ..Failure::new(progress, error) }))
+        };
+        let over = |after| Verdict::Tried(Tried::Over(after));
+        match end {
+            End::Answer(Answer::Whole { reusable, keep_alive }) => {
+                keep(stream, reusable);
+                // What came behind a request for another protocol was not meant for this one.
+                let in_doubt = exchange.plan.upgrade && !client.input.is_empty();
+                over(match keep_alive && !in_doubt {
+                    true => After::Keep,
+                    // It asked for the end itself, so it sends nothing that could cross with it.
+                    false if !exchange.plan.keep_alive && flow.uploaded.get() && client.input.is_empty() => {
+                        After::Close
+                    }
+                    false => After::Linger,
+                })
+            }
+            End::Answer(Answer::NotFound { reusable }) => {
+                keep(stream, reusable);
+                let error = ProxyError::NotFound { path: exchange.plan.path(&client.head) };
+                let is_final = !flow.uploaded.get();
+                Verdict::Tried(Tried::Failed(Failure { is_final, ..Failure::new(Progress::Answered, error) }))
+            }
+            End::Answer(Answer::Switched) => Verdict::Tunnel(lease, stream),
+            End::Answer(Answer::None { reason }) => {
+                let progress = match (flow.answered.get(), flow.sent.get()) {
+                    (true, _) => Progress::Answered,
+                    (false, true) => Progress::Sent,
+                    (false, false) => Progress::NotSent,
+                };
+                self.pool.doubt(lease.replica());
+                failed(progress, ProxyError::BadGateway { hostname: hostname(), reason }, false)
+            }
+            End::Answer(Answer::Bad { reason }) => {
+                let error = ProxyError::BadGateway { hostname: hostname(), reason: reason.into() };
+                failed(Progress::Answered, error, false)
+            }
+            End::Answer(Answer::Broken { reason }) => {
+                lease.failed();
+                tracing::debug!(hostname = %lease.replica().hostname, "a response broke off: {reason}");
+                over(After::Reset)
+            }
+            End::Answer(Answer::ClientGone) | End::Upload(UploadEnd::ClientGone | UploadEnd::ReplicaDeaf) => {
+                over(After::Close)
+            }
+            End::Upload(UploadEnd::Refused(_)) | End::Alarm(_) if flow.responding.get() => {
+                if matches!(end, End::Alarm(_)) && !flow.waits_for_client.get() {
+                    lease.failed();
+                    tracing::debug!(hostname = %lease.replica().hostname, "a response broke off: it stalled");
+                }
+                over(After::Reset)
+            }
+            End::Upload(UploadEnd::Refused(refusal)) => Verdict::Tried(Tried::Failed(Failure {
+                is_final: true,
+                ..Failure::new(Progress::Sent, ProxyError::Refused(refusal))
+            })),
+            End::Alarm(Alarm::Late) if flow.waits_for_client.get() => Verdict::Tried(Tried::Failed(Failure {
+                is_final: true,
+                ..Failure::new(Progress::Sent, ProxyError::SlowBody)
+            })),
+            End::Alarm(Alarm::Late) => {
+                let no_time = exchange.deadlines.is_over(self.watchdog.now());
+                let progress = if flow.answered.get() { Progress::Answered } else { Progress::Sent };
+                failed(progress, ProxyError::Timeout { hostname: hostname() }, no_time)
+            }
+            End::Alarm(Alarm::Lost) => {
+                let reason = "it does not answer any more".to_owned();
+                let progress = if flow.answered.get() { Progress::Answered } else { Progress::Sent };
+                failed(progress, ProxyError::BadGateway { hostname: hostname(), reason }, false)
+            }
         }
     }
 
     /// A new connection to the leased replica.
-    async fn connect(&self, lease: &Lease, watch: &Watch) -> Result<Sender, Failure> {
+    async fn connect(&self, lease: &Lease, watch: &Watch) -> Result<TcpStream, ProxyError> {
         let replica = lease.replica();
+        watch.set(self.ticks.connect);
+        watch.also_for(replica);
         let reason = match guarded(watch, TcpStream::connect(replica.addr)).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
-                match http1::handshake(TokioIo::new(stream)).await {
-                    Ok((sender, connection)) => {
-                        tokio::spawn(async move {
-                            if let Err(error) = connection.await {
-                                tracing::trace!("connection to a replica: {error}");
-                            }
-                        });
-                        self.metrics.connects.inc();
-                        return Ok(sender);
-                    }
-                    Err(error) => error.to_string(),
-                }
+                self.metrics.connects.inc();
+                return Ok(stream);
             }
             Ok(Err(error)) => {
                 if !is_own_trouble(&error) {
@@ -276,97 +359,16 @@ impl Forwarder {
             Err(Alarm::Lost) => "it does not answer any more".into(),
         };
         lease.failed();
-        Err(Failure { progress: Progress::NotSent, error: bad_gateway(lease, reason), reused: false })
-    }
-
-    fn accept(
-        &self,
-        response: Response<Incoming>,
-        lease: Lease,
-        sender: Sender,
-        watch: Arc<Watch>,
-    ) -> Result<Response<LeasedBody>, Failure> {
-        let (mut head, inner) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            lease.failed();
-            let error = bad_gateway(&lease, "it changed the protocol without being asked to".into());
-            return Err(Failure { progress: Progress::Answered, error, reused: false });
-        }
-        for_client(&mut head.headers);
-        head.version = Version::HTTP_11;
-        lease.served();
-        let held = Held { lease, sender, watch, shared: Arc::clone(&self.shared) };
-        let held = if inner.is_end_stream() {
-            held.release();
-            None
-        } else {
-            held.watch.only_deadline(self.idle_ticks);
-            Some(held)
-        };
-        Ok(Response::from_parts(head, LeasedBody { inner, held, idle_ticks: self.idle_ticks }))
-    }
-}
-
-impl Exchange {
-    /// The request to send: a copy if it may have to be sent again, or else itself.
-    fn request(&mut self, upload: impl FnOnce(Incoming) -> Upload) -> Request<ReplicaBody> {
-        let body = self.body.take().map_or(ReplicaBody::Empty, |body| ReplicaBody::Upload(Box::new(upload(body))));
-        let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
-        *request.headers_mut() =
-            if self.repeatable { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
-        request
-    }
-
-    /// Takes back a request that was not sent.
-    fn take_back(&mut self, request: Request<ReplicaBody>) {
-        let (head, body) = request.into_parts();
-        self.head.headers = head.headers;
-        if let ReplicaBody::Upload(upload) = body {
-            self.body = Some(upload.inner);
-        }
+        Err(ProxyError::BadGateway { hostname: replica.hostname.to_string(), reason })
     }
 }
 
 /// `future`'s outcome, or the alarm that ends the wait for it.
-async fn guarded<F: Future>(watch: &Watch, future: F) -> Result<F::Output, Alarm> {
+async fn guarded<T>(watch: &Watch, future: impl Future<Output = io::Result<T>>) -> Result<io::Result<T>, Alarm> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => watch.poll(cx).map(Err),
     })
     .await
-}
-
-fn bad_gateway(lease: &Lease, reason: String) -> ProxyError {
-    ProxyError::BadGateway { hostname: lease.replica().hostname.to_string(), reason }
-}
-
-/// Turns an absolute-form target into origin form; its authority takes the place of `Host` (RFC 9112, section 3.2.2). A
-/// request without `Host`, as HTTP/1.0 allows, gets an empty one.
-fn to_origin_form(head: &mut Parts) {
-    if let Some(authority) = head.uri.authority() {
-        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-            head.headers.insert(HOST, host);
-        }
-        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
-    }
-    if !head.headers.contains_key(HOST) {
-        head.headers.insert(HOST, HeaderValue::from_static(""));
-    }
-}
-
-/// 16 hexadecimal digits.
-fn request_id(random: u64) -> HeaderValue {
-    HeaderValue::from_str(&format!("{random:016x}")).unwrap_or(HeaderValue::from_static("0"))
-}
-
-/// Reads a body that nobody wants, so that its connection can be used again.
-async fn read_to_end(mut body: LeasedBody) {
-    if body.inner.size_hint().upper().is_none_or(|bytes| bytes > UNWANTED_BODY) {
-        return;
-    }
-    while let Some(Ok(_)) = poll_fn(|cx| body.poll_frame(cx)).await {}
 }

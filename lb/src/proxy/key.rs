@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
-use http::request::Parts;
+use http::header::HeaderName;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::http1::Field;
+use crate::http1::request::RequestHead;
 
 /// What of a request decides its place on the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,31 +33,41 @@ impl HashKey {
 
     /// The key of a request; `random` is drawn only if nothing else decides, because it is configured or because the
     /// request lacks what is.
-    pub fn of(&self, request: &Parts, client: IpAddr, random: impl FnOnce() -> u64) -> u64 {
+    #[inline]
+    pub(super) fn of(
+        &self,
+        request: &RequestHead<'_, '_>,
+        client: impl FnOnce() -> IpAddr,
+        random: impl FnOnce() -> u64,
+    ) -> u64 {
         let hash = |bytes: &[u8]| Some(xxh3_64(bytes));
         let key = match self {
             Self::Random => None,
-            Self::ClientIp => match client.to_canonical() {
+            Self::ClientIp => match client() {
                 IpAddr::V4(ip) => hash(&ip.octets()),
                 IpAddr::V6(ip) => hash(&ip.octets()),
             },
-            Self::Path => hash(request.uri.path().as_bytes()),
-            Self::Header(name) => request.headers.get(name).and_then(|value| hash(value.as_bytes())),
-            Self::Cookie(name) => cookie(&request.headers, name).and_then(|value| hash(value.as_bytes())),
-            Self::Query(name) => {
-                request.uri.query().and_then(|query| query_value(query, name)).and_then(|value| hash(value.as_bytes()))
-            }
+            Self::Path => hash(request.target.path().as_bytes()),
+            Self::Header(name) => values(request.fields, name.as_str()).next().and_then(hash),
+            Self::Cookie(name) => cookie(request.fields, name).and_then(|value| hash(value.as_bytes())),
+            Self::Query(name) => request
+                .target
+                .query()
+                .and_then(|query| query_value(query, name))
+                .and_then(|value| hash(value.as_bytes())),
         };
         key.unwrap_or_else(random)
     }
 }
 
+fn values<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
 /// The first value of cookie `name` (RFC 6265, section 4.2.1).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+fn cookie<'b>(fields: &[Field<'b>], name: &str) -> Option<&'b str> {
+    values(fields, "cookie")
+        .filter_map(|value| std::str::from_utf8(value).ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find_map(|(key, value)| (key == name).then_some(value))
@@ -107,31 +119,28 @@ impl fmt::Display for HashKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use crate::http1::{HeadLimits, field_slots, request};
 
-    fn key(hash_key: &str, request: http::request::Builder) -> Option<u64> {
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        let key = hash_key.parse::<HashKey>().unwrap().of(&parts, [127, 0, 0, 1].into(), || 0);
+    fn key(hash_key: &str) -> Option<u64> {
+        let text = "GET /a/b?user=7&user=8&flag HTTP/1.1\r\nHost: a\r\nX-User: 7\r\nX-User: 9\r\n\
+                    Cookie: a=1; sid=7\r\nCookie: b=2\r\n\r\n";
+        let mut slots = field_slots();
+        let head = request::parse(text.as_bytes(), &HeadLimits::default(), &mut slots).unwrap().unwrap();
+        let key = hash_key.parse::<HashKey>().unwrap().of(&head, || [127, 0, 0, 1].into(), || 0);
         (key != 0).then_some(key)
     }
 
     #[test]
     fn each_key_reads_what_it_names() {
-        let request = || {
-            Request::get("/a/b?user=7&user=8&flag")
-                .header("x-user", "7")
-                .header("cookie", "a=1; sid=7")
-                .header("cookie", "b=2")
-        };
         let seven = Some(xxh3_64(b"7"));
-        assert_eq!(key("header:X-User", request()), seven);
-        assert_eq!(key("cookie:sid", request()), seven);
-        assert_eq!(key("cookie:b", request()), Some(xxh3_64(b"2")));
-        assert_eq!(key("query:user", request()), seven);
-        assert_eq!(key("path", request()), Some(xxh3_64(b"/a/b")));
-        assert_eq!(key("client-ip", request()), Some(xxh3_64(&[127, 0, 0, 1])));
+        assert_eq!(key("header:X-User"), seven);
+        assert_eq!(key("cookie:sid"), seven);
+        assert_eq!(key("cookie:b"), Some(xxh3_64(b"2")));
+        assert_eq!(key("query:user"), seven);
+        assert_eq!(key("path"), Some(xxh3_64(b"/a/b")));
+        assert_eq!(key("client-ip"), Some(xxh3_64(&[127, 0, 0, 1])));
         for missing in ["random", "header:x-other", "cookie:other", "query:other"] {
-            assert_eq!(key(missing, request()), None, "{missing}");
+            assert_eq!(key(missing), None, "{missing}");
         }
     }
 

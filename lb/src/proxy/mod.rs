@@ -5,21 +5,31 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`worker`] | listener, connections of clients, shutdown |
-//! | `forward` | one request: tries, deadlines, the answer |
-//! | `connections` | idle connections to replicas |
-//! | `body` | streaming bodies that hold their lease |
-//! | `watchdog` | deadlines |
-//! | `key`, `headers`, `retry` | pure decisions |
+//! | [`worker`] | a core's listener, its shared state, shutdown |
+//! | `session` | one client's connection: request after request |
+//! | `forward` | one request: tries, retries, the verdict |
+//! | `upload`, `respond` | the two directions of one try, which run at the same time |
+//! | `tunnel` | a connection after a switch of protocols |
+//! | `own` | requests for the balancer itself |
+//! | `connections`, `buffers`, `watchdog`, `stream`, `addresses` | what these stand on |
+//! | `key`, `rewrite`, `forwarded`, `retry` | pure decisions |
 //! | `error` | failures as statuses |
 
-mod body;
+mod addresses;
+mod buffers;
 mod connections;
 mod error;
 mod forward;
-mod headers;
+mod forwarded;
 mod key;
+mod own;
+mod respond;
 mod retry;
+mod rewrite;
+mod session;
+mod stream;
+mod tunnel;
+mod upload;
 mod watchdog;
 pub mod worker;
 
@@ -27,8 +37,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use body::{BodyError, ProxyBody};
+pub use forwarded::TrustedProxies;
 pub use key::HashKey;
+pub use own::OwnRoutes;
+pub use retry::{Percent, RetryBudget};
+
+use crate::http1::HeadLimits;
 
 /// What a replica's 404 becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,16 +85,34 @@ pub struct ProxyConfig {
     pub hash_key: HashKey,
     /// What a 404 becomes.
     pub not_found: NotFound,
+    /// What a request's header may measure.
+    pub head: HeadLimits,
+    /// Bytes of a request's body.
+    pub max_body: Option<u64>,
+    /// Requests under way at one time, of all workers together.
+    pub max_in_flight: Option<u32>,
+    /// Connections of one client address at one time, of all workers together.
+    pub max_client_connections: Option<u32>,
+    /// From the first byte of a client's header to its last.
+    pub header_timeout: Duration,
+    /// Between two requests on a client's connection.
+    pub client_timeout: Duration,
     /// For a connection to a replica to be made.
     pub connect_timeout: Duration,
-    /// From the request's last byte to the response's header.
+    /// From a request's last byte to its response's header, all tries together.
     pub response_timeout: Duration,
+    /// The same for one try.
+    pub try_timeout: Option<Duration>,
     /// For the next piece of a body, either way, and for a client that reads nothing.
     pub idle_timeout: Duration,
-    /// For a client's whole header, and between two requests on a connection.
-    pub client_timeout: Duration,
     /// Tries of a request that may have reached a replica, the first included.
     pub tries: u32,
+    /// How many retries there may be.
+    pub retry_budget: RetryBudget,
+    /// Bytes of a body that are kept for a retry.
+    pub retry_body: usize,
+    /// Peers whose word about a request's origin is believed.
+    pub trusted_proxies: TrustedProxies,
     /// How long an idle connection to a replica is kept.
     pub keepalive: Duration,
 }

@@ -1,10 +1,12 @@
 //! Deadlines and wake-ups of everything a worker waits for, without a timer for each.
 //!
-//! A [`Watch`] is one wait: until a tick of the worker's coarse clock, or until its replica is lost. Setting one up costs an
-//! entry in a table that only this worker's thread touches; the table is looked through every [`TICK`].
+//! A [`Watch`] belongs to one connection of a client, and watches over whatever that waits for now: until a tick of the
+//! worker's coarse clock, or until its replica is lost. Setting it costs a store to memory that only this worker's thread
+//! touches; all of them are looked through every [`TICK`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -26,18 +28,18 @@ pub(super) enum Alarm {
 
 #[derive(Debug)]
 struct Entry {
-    due: u64,
-    replica: Option<Arc<Replica>>,
-    alarm: Option<Alarm>,
-    waker: Option<Waker>,
+    due: Cell<u64>,
+    alarm: Cell<Option<Alarm>>,
+    replica: RefCell<Option<Arc<Replica>>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     /// Ticks since the worker began.
-    now: AtomicU64,
-    entries: Mutex<Slab<Entry>>,
+    now: Cell<u64>,
+    entries: RefCell<Slab<Rc<Entry>>>,
 }
 
 /// Ticks in `time`, at least one more than it takes.
@@ -46,96 +48,130 @@ pub(super) fn ticks(time: Duration) -> u64 {
 }
 
 impl Watchdog {
-    fn entries(&self) -> MutexGuard<'_, Slab<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The coarse time.
     pub(super) fn now(&self) -> u64 {
-        self.now.load(Ordering::Relaxed)
+        self.now.get()
     }
 
-    /// Watches for `ticks` to pass, and for `replica` to be lost if one is given.
-    pub(super) fn watch(self: &Arc<Self>, ticks: u64, replica: Option<&Arc<Replica>>) -> Watch {
-        let due = self.now().saturating_add(ticks);
-        let entry = Entry { due, replica: replica.cloned(), alarm: None, waker: None };
-        let key = self.entries().insert(entry);
-        Watch { dog: Arc::clone(self), key }
+    /// A new watch, with `ticks` until it is late.
+    pub(super) fn watch(self: &Rc<Self>, ticks: u64) -> Watch {
+        let due = Cell::new(self.now().saturating_add(ticks));
+        let entry =
+            Rc::new(Entry { due, alarm: Cell::default(), replica: RefCell::default(), waker: RefCell::default() });
+        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        Watch { dog: Rc::clone(self), entry, key }
     }
 
     /// One more tick has passed.
     pub(super) fn tick(&self) {
-        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        self.raise(Alarm::Late, |entry| entry.due <= now);
+        let now = self.now.get() + 1;
+        self.now.set(now);
+        self.raise(Alarm::Late, |entry| entry.due.get() <= now);
     }
 
     /// Ends the waits for replicas that are lost.
     pub(super) fn abandon_lost(&self) {
-        self.raise(Alarm::Lost, |entry| entry.replica.as_ref().is_some_and(|replica| replica.health() == Health::Lost));
+        self.raise(Alarm::Lost, |entry| {
+            entry.replica.borrow().as_ref().is_some_and(|replica| replica.health() == Health::Lost)
+        });
     }
 
     /// Wakes everybody, to look at something else that has changed.
     pub(super) fn wake_all(&self) {
-        let wakers: Vec<_> = self.entries().iter_mut().filter_map(|(_, entry)| entry.waker.take()).collect();
-        wakers.into_iter().for_each(Waker::wake);
+        self.wake(|_| true);
     }
 
     fn raise(&self, alarm: Alarm, concerns: impl Fn(&Entry) -> bool) {
+        self.wake(|entry| {
+            let rings = entry.alarm.get().is_none() && concerns(entry);
+            if rings {
+                entry.alarm.set(Some(alarm));
+            }
+            rings
+        });
+    }
+
+    fn wake(&self, concerns: impl Fn(&Entry) -> bool) {
+        // None is woken while the table is borrowed.
         let mut wakers = Vec::new();
-        for (_, entry) in self.entries().iter_mut() {
-            if entry.alarm.is_none() && concerns(entry) {
-                entry.alarm = Some(alarm);
-                wakers.extend(entry.waker.take());
+        for (_, entry) in self.entries.borrow().iter() {
+            if concerns(entry) {
+                wakers.extend(entry.waker.borrow_mut().take());
             }
         }
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-/// One wait; over when dropped.
+/// One connection's deadline; gone when dropped.
 #[derive(Debug)]
 pub(super) struct Watch {
-    dog: Arc<Watchdog>,
+    dog: Rc<Watchdog>,
+    entry: Rc<Entry>,
     key: usize,
 }
 
 impl Watch {
     /// Ready when the wait is over before its time.
+    #[inline]
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Alarm> {
-        let mut entries = self.dog.entries();
-        let Some(entry) = entries.get_mut(self.key) else { return Poll::Ready(Alarm::Late) };
-        if let Some(alarm) = entry.alarm {
+        if let Some(alarm) = self.entry.alarm.get() {
             return Poll::Ready(alarm);
         }
-        if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            entry.waker = Some(cx.waker().clone());
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }
 
-    /// From here on only time counts: `ticks` from now on, whatever becomes of the replica.
-    pub(super) fn only_deadline(&self, ticks: u64) {
-        let due = self.dog.now().saturating_add(ticks);
-        if let Some(entry) = self.dog.entries().get_mut(self.key) {
-            entry.due = due;
-            entry.alarm = None;
-            entry.replica = None;
+    /// The coarse time.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.dog.now()
+    }
+
+    /// Another wait: until the tick `due`, whatever becomes of any replica.
+    #[inline]
+    pub(super) fn until(&self, due: u64) {
+        self.entry.due.set(due);
+        self.entry.alarm.set(None);
+        if self.entry.replica.borrow().is_some() {
+            *self.entry.replica.borrow_mut() = None;
         }
     }
 
-    /// Something moved: `ticks` from now on.
+    /// Another wait: `ticks` from now on.
+    #[inline]
+    pub(super) fn set(&self, ticks: u64) {
+        self.until(self.dog.now().saturating_add(ticks));
+    }
+
+    /// The wait is also over when `replica` is lost.
+    #[inline]
+    pub(super) fn also_for(&self, replica: &Arc<Replica>) {
+        *self.entry.replica.borrow_mut() = Some(Arc::clone(replica));
+    }
+
+    /// Something moved: the same wait, `ticks` from now on.
+    #[inline]
     pub(super) fn renew(&self, ticks: u64) {
-        let due = self.dog.now().saturating_add(ticks);
-        if let Some(entry) = self.dog.entries().get_mut(self.key) {
-            entry.due = due;
-            entry.alarm = entry.alarm.filter(|alarm| *alarm != Alarm::Late);
+        self.entry.due.set(self.dog.now().saturating_add(ticks));
+        if self.entry.alarm.get() == Some(Alarm::Late) {
+            self.entry.alarm.set(None);
         }
+    }
+
+    /// The same wait, until the tick `due`.
+    #[inline]
+    pub(super) fn renew_until(&self, due: u64) {
+        self.entry.due.set(due);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.dog.entries().try_remove(self.key);
+        self.dog.entries.borrow_mut().try_remove(self.key);
     }
 }
 
@@ -150,8 +186,8 @@ mod tests {
 
     #[test]
     fn a_watch_ends_when_its_ticks_are_over_and_not_before() {
-        let dog = Arc::new(Watchdog::default());
-        let (short, long) = (dog.watch(2, None), dog.watch(u64::MAX, None));
+        let dog = Rc::new(Watchdog::default());
+        let (short, long) = (dog.watch(2), dog.watch(u64::MAX));
         dog.tick();
         assert!(poll(&short).is_pending());
         short.renew(2);
@@ -159,26 +195,33 @@ mod tests {
         assert!(poll(&short).is_pending());
         dog.tick();
         assert_eq!(poll(&short), Poll::Ready(Alarm::Late));
+        short.set(1);
+        assert!(poll(&short).is_pending(), "another wait");
         assert!(poll(&long).is_pending());
         drop((short, long));
-        assert!(dog.entries().is_empty());
+        assert!(dog.entries.borrow().is_empty());
     }
 
     #[test]
     fn a_lost_replica_ends_the_waits_for_it_alone() {
-        let dog = Arc::new(Watchdog::default());
+        let dog = Rc::new(Watchdog::default());
         let replica = |id| {
             let hostname = Hostname::new(&format!("S{id}")).unwrap();
             let spec = ReplicaSpec { id: ReplicaId(id), generation: Generation(u64::from(id)), hostname };
             Arc::new(Replica::new(&spec, ([127, 0, 0, 1], 1).into(), Arc::default()))
         };
         let (one, two) = (replica(1), replica(2));
-        let (first, second, nobody) = (dog.watch(100, Some(&one)), dog.watch(100, Some(&two)), dog.watch(100, None));
+        let (first, second, nobody) = (dog.watch(100), dog.watch(100), dog.watch(100));
+        first.also_for(&one);
+        second.also_for(&two);
         one.set_health(Health::Lost);
         two.set_health(Health::Unready);
         dog.abandon_lost();
         assert_eq!(poll(&first), Poll::Ready(Alarm::Lost));
         assert!(poll(&second).is_pending() && poll(&nobody).is_pending());
+        first.set(100);
+        dog.abandon_lost();
+        assert!(poll(&first).is_pending(), "it waits for something else now");
     }
 
     #[test]

@@ -1,34 +1,31 @@
 //! One core's share of the data path: a thread with a single-threaded runtime, its own listener (`SO_REUSEPORT` lets the
 //! kernel spread connections over them), and its own connections to replicas.
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tower::ServiceExt;
 
-use super::ProxyConfig;
-use super::body::ProxyBody;
+use super::addresses::Addresses;
+use super::buffers::Buffers;
 use super::connections::Connections;
-use super::forward::{Client, Forwarder};
-use super::watchdog::{TICK, Watch, Watchdog};
+use super::error::ProxyError;
+use super::own::OwnRoutes;
+use super::retry::Retries;
+use super::session;
+use super::watchdog::{TICK, Watchdog, ticks};
+use super::{NotFound, ProxyConfig};
 use crate::metrics::ProxyMetrics;
 use crate::pool::PoolReader;
 use crate::shutdown::Shutdown;
@@ -37,20 +34,10 @@ use crate::shutdown::Shutdown;
 const BACKLOG: i32 = 4096;
 /// An accept error (say, no descriptors left) is not cured by trying again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-
-type Http1<S> = http1::Connection<TokioIo<TcpStream>, S>;
-
 /// Once this many idle connections were closed, and no more are, their memory is given back.
 const BURST: usize = 128;
-
-/// The balancer's own paths on the public listener, and what answers them.
-#[derive(Clone)]
-pub struct OwnRoutes {
-    /// Exact paths.
-    pub paths: &'static [&'static str],
-    /// Their answers.
-    pub router: axum::Router,
-}
+/// Ticks between two looks at what is idle.
+const SWEEP: u64 = 10;
 
 /// Everything that workers are made of.
 #[derive(Clone)]
@@ -63,6 +50,8 @@ pub struct WorkerConfig {
     pub own: OwnRoutes,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    /// What the workers keep together.
+    pub common: Common,
     /// Client connections at one time, of all workers together.
     pub max_connections: i64,
     /// When to stop.
@@ -71,19 +60,125 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
 }
 
+/// What the workers keep together.
+#[derive(Debug, Clone)]
+pub struct Common {
+    began: Instant,
+    retries: Arc<Retries>,
+    addresses: Option<Arc<Addresses>>,
+}
+
+impl Common {
+    /// Nothing has happened yet.
+    pub fn new(config: &ProxyConfig) -> Self {
+        Self {
+            began: Instant::now(),
+            retries: Arc::new(Retries::new(config.retry_budget)),
+            addresses: config.max_client_connections.map(|limit| Arc::new(Addresses::new(limit))),
+        }
+    }
+}
+
+/// Deadlines in ticks.
+#[derive(Debug)]
+pub(super) struct Ticks {
+    pub(super) header: u64,
+    pub(super) client: u64,
+    pub(super) connect: u64,
+    pub(super) response: u64,
+    pub(super) one_try: u64,
+    pub(super) idle: u64,
+}
+
 /// What a worker's tasks share; only its own thread touches it.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct Worker {
+    pub(super) config: Arc<ProxyConfig>,
+    pub(super) pool: PoolReader,
+    pub(super) own: OwnRoutes,
+    pub(super) metrics: ProxyMetrics,
     pub(super) connections: Connections,
-    pub(super) watchdog: Arc<Watchdog>,
-    draining: AtomicBool,
+    pub(super) watchdog: Rc<Watchdog>,
+    pub(super) buffers: Buffers,
+    pub(super) ticks: Ticks,
+    pub(super) retries: Arc<Retries>,
+    pub(super) draining: Cell<bool>,
+    began: Instant,
+    rng: RefCell<SmallRng>,
+    /// Connections that are being served.
+    sessions: Cell<usize>,
+}
+
+impl Worker {
+    fn new(config: &WorkerConfig, seed: u64) -> Self {
+        let proxy = Arc::clone(&config.proxy);
+        let ticks = Ticks {
+            header: ticks(proxy.header_timeout),
+            client: ticks(proxy.client_timeout),
+            connect: ticks(proxy.connect_timeout),
+            response: ticks(proxy.response_timeout),
+            one_try: proxy.try_timeout.map_or(u64::MAX, ticks),
+            idle: ticks(proxy.idle_timeout),
+        };
+        Self {
+            config: proxy,
+            pool: config.pool.clone(),
+            own: config.own.clone(),
+            metrics: config.metrics.clone(),
+            connections: Connections::default(),
+            watchdog: Rc::default(),
+            buffers: Buffers::default(),
+            ticks,
+            retries: Arc::clone(&config.common.retries),
+            draining: Cell::new(false),
+            began: config.common.began,
+            rng: RefCell::new(SmallRng::seed_from_u64(seed)),
+            sessions: Cell::new(0),
+        }
+    }
+
+    /// Draws from this worker's random numbers.
+    pub(super) fn random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        draw(&mut self.rng.borrow_mut())
+    }
+
+    /// Seconds since the balancer began.
+    pub(super) fn second(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    /// Does a 404 become something else?
+    pub(super) fn hides_not_found(&self) -> bool {
+        self.config.not_found == NotFound::Assignment
+    }
+}
+
+/// A connection that is being served; until dropped.
+struct Session(Rc<Worker>);
+
+impl Session {
+    fn begin(worker: &Rc<Worker>) -> Self {
+        worker.metrics.accepted.inc();
+        worker.metrics.connections.inc();
+        worker.sessions.set(worker.sessions.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+        self.0.sessions.set(self.0.sessions.get() - 1);
+    }
 }
 
 /// One listener for each of `workers`, all on the same address.
 ///
 /// A listener without `SO_REUSEPORT` is tried first: two balancers on one port would otherwise share its connections
 /// without anybody noticing.
-pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+///
+/// Accepted connections inherit the listener's options: nothing waits to be sent in larger pieces, and a peer that takes
+/// nothing for `write_timeout` is given up by the kernel.
+pub fn bind(addr: SocketAddr, workers: usize, write_timeout: Duration) -> io::Result<Vec<StdListener>> {
     let socket = |addr: SocketAddr, reuse_port| {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -98,6 +193,8 @@ pub fn bind(addr: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
     (0..workers.max(1))
         .map(|_| {
             let socket = socket(addr, true)?;
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_user_timeout(Some(write_timeout))?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })
@@ -119,54 +216,42 @@ pub fn spawn(
             let _ = self.0.try_send(());
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
-        let _within = runtime.enter();
-        TcpListener::from_std(listener)?
-    };
     std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
         let _on_end = OnEnd(ended);
-        runtime.block_on(serve(listener, config, seed));
+        // It belongs to this thread alone, so what its tasks share needs no locks.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(serve(listener, config, seed)),
+            Err(error) => tracing::error!("worker {at} has no runtime: {error}"),
+        }
     })
 }
 
-async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
-    let WorkerConfig { proxy, pool, own, metrics, max_connections, shutdown, drain_timeout } = config;
-    let shared = Arc::<Shared>::default();
-    let client_ticks = super::watchdog::ticks(proxy.client_timeout);
-    let write_timeout = proxy.idle_timeout;
-    let mut house = tokio::spawn(keep_house(Arc::clone(&shared), pool.clone(), proxy.keepalive));
-    let rng = SmallRng::seed_from_u64(seed);
-    let forwarder = Arc::new(Forwarder::new(proxy, pool, Arc::clone(&shared), metrics.clone(), rng));
-    let mut http = http1::Builder::new();
-    // The time that a client may take for a header is watched here, at no cost per request. Flushes are not put off while
-    // more has arrived: half a request would hold back the answer to the one before.
-    http.header_read_timeout(None);
+async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot watch the listener: {error}"),
+    };
+    let worker = Rc::new(Worker::new(&config, seed));
+    let WorkerConfig { metrics, common, max_connections, shutdown, drain_timeout, .. } = config;
+    let mut house = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     let start = |stream: TcpStream, peer: SocketAddr| {
-        let _ = stream.set_nodelay(true);
-        // The kernel ends a connection whose peer takes nothing for this long.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(write_timeout));
-        let watch = Arc::new(shared.watchdog.watch(client_ticks, None));
-        let front = Arc::new(Front {
-            forwarder: Arc::clone(&forwarder),
-            own: own.clone(),
-            client: Client::new(peer.ip()),
-            watch: Arc::clone(&watch),
-            client_ticks,
-        });
-        let service = service_fn(move |request: Request<Incoming>| {
-            let front = Arc::clone(&front);
-            async move { Ok::<_, Infallible>(front.answer(request).await) }
-        });
-        metrics.accepted.inc();
-        metrics.connections.inc();
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let (shared, metrics) = (Arc::clone(&shared), metrics.clone());
-        tokio::spawn(async move {
-            if let Err(error) = drive(pin!(connection), &watch, &shared).await {
-                tracing::debug!(%peer, "client connection: {error}");
+        let session = Session::begin(&worker);
+        let worker = Rc::clone(&worker);
+        let Some(addresses) = &common.addresses else {
+            tokio::task::spawn_local(async move {
+                let _session = session;
+                session::serve(worker, stream, peer).await;
+            });
+            return;
+        };
+        let (counted, limit) = (addresses.enter(peer.ip()), addresses.limit());
+        tokio::task::spawn_local(async move {
+            let _session = session;
+            match counted {
+                Some(_counted) => session::serve(worker, stream, peer).await,
+                None => session::turn_away(worker, stream, peer, ProxyError::TooManyConnections { limit }).await,
             }
-            metrics.connections.dec();
         });
     };
     let mut full = false;
@@ -175,7 +260,7 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
         let room = metrics.connections.get() < max_connections;
         if !room && !std::mem::replace(&mut full, true) {
             tracing::warn!(
-                "{max_connections} client connections, as many as the limit of open files allows; others wait"
+                "{max_connections} client connections, as many as are allowed (max_connections); others wait"
             );
         }
         let accepted = tokio::select! {
@@ -207,60 +292,33 @@ async fn serve(listener: TcpListener, config: WorkerConfig, seed: u64) {
     }
     // Their first requests are on their way.
     tokio::time::sleep(TICK).await;
-    shared.draining.store(true, Ordering::SeqCst);
-    shared.watchdog.wake_all();
+    worker.draining.set(true);
+    worker.watchdog.wake_all();
     let deadline = Instant::now() + drain_timeout;
     let mut tick = tokio::time::interval(TICK / 5);
-    // The shared state is held by this function, the housekeeper, the forwarder, and by each connection.
-    while Arc::strong_count(&shared) > 3 && Instant::now() < deadline {
+    while worker.sessions.get() > 0 && Instant::now() < deadline {
         tick.tick().await;
     }
 }
 
-/// What answers the requests of one connection.
-struct Front {
-    forwarder: Arc<Forwarder>,
-    own: OwnRoutes,
-    client: Client,
-    /// Ends the connection if the client takes too long with its next header.
-    watch: Arc<Watch>,
-    client_ticks: u64,
-}
-
-impl Front {
-    /// Answers, with the client's time stopped until the last byte of the answer.
-    async fn answer(&self, request: Request<Incoming>) -> Response<ProxyBody> {
-        self.watch.renew(u64::MAX);
-        let mut response = self.answer_now(request).await;
-        response.body_mut().at_end_renew(Arc::clone(&self.watch), self.client_ticks);
-        response
-    }
-
-    async fn answer_now(&self, request: Request<Incoming>) -> Response<ProxyBody> {
-        if !self.own.paths.contains(&request.uri().path()) {
-            return self.forwarder.forward(request, &self.client).await;
-        }
-        // Boxed, as these few requests would make room for themselves in the future of every other one.
-        let answered = Box::pin(self.own.router.clone().oneshot(request.map(axum::body::Body::new)));
-        match answered.await {
-            Ok(response) => response.map(ProxyBody::own),
-            Err(never) => match never {},
-        }
-    }
-}
-
 /// Moves the worker's clock, and looks after what waits and what is idle.
-async fn keep_house(shared: Arc<Shared>, mut pool: PoolReader, keepalive: Duration) {
+async fn keep_house(worker: Rc<Worker>) {
+    let mut pool = worker.pool.clone();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let keepalive = super::watchdog::ticks(keepalive);
+    let keepalive = ticks(worker.config.keepalive);
     let mut closed = 0;
     loop {
         tokio::select! {
             _ = tick.tick() => {
-                shared.watchdog.tick();
-                let oldest = shared.watchdog.now().saturating_sub(keepalive);
-                let expired = shared.connections.expire(oldest, |_| true);
+                worker.watchdog.tick();
+                let now = worker.watchdog.now();
+                if !now.is_multiple_of(SWEEP) {
+                    continue;
+                }
+                worker.retries.tick(worker.second());
+                worker.buffers.shrink();
+                let expired = worker.connections.expire(now.saturating_sub(keepalive), |_| true);
                 closed += expired;
                 if closed >= BURST && expired == 0 {
                     closed = 0;
@@ -268,35 +326,11 @@ async fn keep_house(shared: Arc<Shared>, mut pool: PoolReader, keepalive: Durati
                 }
             }
             () = pool.changed() => {
-                shared.watchdog.abandon_lost();
+                worker.watchdog.abandon_lost();
                 let snapshot = pool.snapshot();
                 let is_member = |generation| snapshot.members.iter().any(|member| member.generation == generation);
-                closed += shared.connections.expire(0, is_member);
+                closed += worker.connections.expire(0, is_member);
             }
         }
     }
-}
-
-/// Drives a client's connection to its end: its own, or that of the client's time, or, when the worker drains, after its
-/// current request.
-async fn drive<S>(mut connection: Pin<&mut Http1<S>>, watch: &Watch, shared: &Shared) -> Result<(), hyper::Error>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = ProxyBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut told = false;
-    poll_fn(|cx| {
-        // First of all it reads what has arrived: a connection that is told before its first request would end without it.
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_ready() {
-            return polled;
-        }
-        if !told && shared.draining.load(Ordering::Relaxed) {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-            return connection.as_mut().poll(cx);
-        }
-        watch.poll(cx).map(|_| Ok(()))
-    })
-    .await
 }

@@ -1,0 +1,495 @@
+//! A client's head: its syntax, its target, and where its body ends.
+
+use super::fields::{Known, known, list};
+use super::{Field, FieldSlots, Framing, HeadLimits, Refusal, content_length};
+
+/// A request's head.
+#[derive(Debug)]
+pub struct RequestHead<'h, 'b> {
+    /// As it stands in the request line.
+    pub method: &'b str,
+    /// What is asked for.
+    pub target: Target<'b>,
+    /// HTTP/1.1 rather than 1.0?
+    pub is_1_1: bool,
+    /// All fields, in their order.
+    pub fields: &'h [Field<'b>],
+    /// Value of `Host`; of the target's authority, if it has one.
+    pub host: &'b [u8],
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Does the connection outlive the answer, as far as the client is concerned?
+    pub keep_alive: bool,
+    /// Does the client wait for a 100 before it sends the body?
+    pub expects_continue: bool,
+    /// Is another protocol asked for that may be passed on?
+    pub upgrade: bool,
+    /// Does `Connection` name fields besides the words that this proxy knows?
+    pub names_fields: bool,
+    /// Bytes of the head.
+    pub len: usize,
+}
+
+/// A target in origin form (RFC 9112, section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'b> {
+    /// Path and query; `*` for the server itself. Lacks its slash if `rootless`.
+    pub path_and_query: &'b str,
+    /// A slash belongs in front: the target was absolute and had no path.
+    pub rootless: bool,
+}
+
+impl<'b> Target<'b> {
+    /// The path, without the query.
+    pub fn path(&self) -> &'b str {
+        let path = self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path);
+        if path.is_empty() { "/" } else { path }
+    }
+
+    /// The query, if there is one.
+    pub fn query(&self) -> Option<&'b str> {
+        self.path_and_query.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// How long the head at the start of `bytes` is; `None` if its end has not arrived. Lines end in CRLF, or else.
+fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    for at in memchr::memchr_iter(b'\n', bytes) {
+        if at == 0 || bytes[at - 1] != b'\r' {
+            return Err(Refusal::Malformed("a line of the header does not end in CRLF"));
+        }
+        if at >= 3 && bytes[at - 3..at] == *b"\r\n\r" {
+            return Ok(Some(at + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Bytes of empty lines in front of a request, which are skipped (RFC 9112, section 2.2).
+pub fn empty_lines(bytes: &[u8]) -> usize {
+    bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
+}
+
+/// Reads the head at the start of `bytes`; `None` if its end has not arrived yet.
+pub fn parse<'h, 'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    slots: &'h mut FieldSlots<'b>,
+) -> Result<Option<RequestHead<'h, 'b>>, Refusal> {
+    let end = end_of_head(bytes)?;
+    if end.unwrap_or(bytes.len()) > limits.bytes || (end.is_none() && bytes.len() == limits.bytes) {
+        return Err(too_large(bytes, limits));
+    }
+    let Some(end) = end else {
+        // What is wrong already will not become right, and its sender need not wait for more.
+        return match read(bytes, limits, slots) {
+            Err(Refusal::Malformed(_)) if is_partial_target(bytes, limits) => Err(too_large(bytes, limits)),
+            Err(refusal) => Err(refusal),
+            Ok(_) if is_partial_target(bytes, limits) => Err(too_large(bytes, limits)),
+            Ok(_) => Ok(None),
+        };
+    };
+    let Some(request) = read(&bytes[..end], limits, slots)? else {
+        return Err(Refusal::Malformed("the request's header is malformed"));
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::Malformed("the request line is malformed"));
+    };
+    if target.len() > limits.target {
+        return Err(Refusal::TargetTooLong { limit: limits.target });
+    }
+    interpret(method, target, minor == 1, request.headers, end).map(Some)
+}
+
+/// Is the request line still open, and longer than any good one?
+fn is_partial_target(bytes: &[u8], limits: &HeadLimits) -> bool {
+    const AROUND: usize = 64;
+    bytes.len() > limits.target.saturating_add(AROUND) && !bytes.contains(&b'\n')
+}
+
+fn too_large(bytes: &[u8], limits: &HeadLimits) -> Refusal {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    if target.len() > limits.target {
+        return Refusal::TargetTooLong { limit: limits.target };
+    }
+    Refusal::HeadTooLarge { limit: limits.bytes }
+}
+
+fn read<'h, 'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    slots: &'h mut FieldSlots<'b>,
+) -> Result<Option<httparse::Request<'h, 'b>>, Refusal> {
+    let most = limits.fields.min(slots.len());
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut slots[..most]) {
+        Ok(httparse::Status::Complete(_)) => Ok(Some(request)),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooManyFields { limit: most }),
+        Err(httparse::Error::Version) => Err(version(bytes)),
+        Err(httparse::Error::HeaderName) => Err(Refusal::Malformed("a header field's name is malformed")),
+        Err(httparse::Error::HeaderValue) => Err(Refusal::Malformed("a header field's value is malformed")),
+        Err(_) => Err(Refusal::Malformed("the request line is malformed")),
+    }
+}
+
+/// Another version, or none at all?
+fn version(bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    match (words.next(), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Refusal::Version
+        }
+        _ => Refusal::Malformed("the request line is malformed"),
+    }
+}
+
+fn interpret<'h, 'b>(
+    method: &'b str,
+    target: &'b str,
+    is_1_1: bool,
+    fields: &'h [Field<'b>],
+    len: usize,
+) -> Result<RequestHead<'h, 'b>, Refusal> {
+    let (mut length, mut coding, mut host) = (None, None, None);
+    let (mut close, mut keep_alive, mut upgrade_option, mut names_fields) = (false, false, false, false);
+    let (mut upgrade, mut expect) = (None, None);
+    for field in fields {
+        match known(field.name.as_bytes()) {
+            Known::ContentLength => {
+                const BAD: Refusal = Refusal::Malformed("Content-Length is not one number of bytes");
+                if length.is_some() {
+                    return Err(BAD);
+                }
+                length = Some(content_length(field.value).ok_or(BAD)?);
+            }
+            Known::TransferEncoding => {
+                if coding.replace(field.value).is_some() {
+                    return Err(Refusal::Malformed("there is more than one Transfer-Encoding"));
+                }
+            }
+            Known::Host => {
+                if host.replace(field.value).is_some() {
+                    return Err(Refusal::Malformed("there is more than one Host"));
+                }
+            }
+            Known::Connection => {
+                for option in list(field.value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        keep_alive = true;
+                    } else if option.eq_ignore_ascii_case(b"upgrade") {
+                        upgrade_option = true;
+                    } else {
+                        names_fields = true;
+                    }
+                }
+            }
+            Known::Upgrade => {
+                // `h2c` would take everything behind it out of this proxy's sight.
+                let known_here = !list(field.value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
+                upgrade = Some(known_here && upgrade.unwrap_or(true));
+            }
+            Known::Expect => expect = Some(field.value),
+            _ => {}
+        }
+    }
+    let framing = framing(length, coding, is_1_1)?;
+    let (target, authority) = origin_form(method, target)?;
+    let host = match (authority, host) {
+        (_, Some(host)) if !is_host(host) => return Err(Refusal::Malformed("Host is malformed")),
+        (None, None) if is_1_1 => return Err(Refusal::Malformed("there is no Host")),
+        (Some(authority), _) => authority.as_bytes(),
+        (None, host) => host.unwrap_or_default(),
+    };
+    let expects_continue = match expect {
+        Some(expect) if is_1_1 && !expect.eq_ignore_ascii_case(b"100-continue") => return Err(Refusal::Expectation),
+        Some(_) => is_1_1 && framing != Framing::None,
+        None => false,
+    };
+    Ok(RequestHead {
+        method,
+        target,
+        is_1_1,
+        fields,
+        host,
+        framing,
+        keep_alive: !close && (is_1_1 || keep_alive),
+        expects_continue,
+        upgrade: is_1_1 && framing == Framing::None && upgrade_option && upgrade == Some(true),
+        names_fields,
+        len,
+    })
+}
+
+/// RFC 9112, section 6.3, with every choice that it leaves made in favour of refusal.
+fn framing(length: Option<u64>, coding: Option<&[u8]>, is_1_1: bool) -> Result<Framing, Refusal> {
+    match (length, coding) {
+        (Some(_), Some(_)) => Err(Refusal::Malformed("there are both Content-Length and Transfer-Encoding")),
+        (None, Some(_)) if !is_1_1 => Err(Refusal::Malformed("HTTP/1.0 has no Transfer-Encoding")),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (None, Some(coding)) => {
+            // Parameters and quotes have no place in what is known here.
+            let is_token = |coding: &[u8]| coding.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+            let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+            let last_only =
+                list(coding).filter(chunked).count() == 1 && list(coding).last().as_ref().is_some_and(chunked);
+            if last_only && list(coding).all(is_token) {
+                return Err(Refusal::Coding);
+            }
+            Err(Refusal::Malformed("Transfer-Encoding does not end in chunked"))
+        }
+        (Some(0) | None, None) => Ok(Framing::None),
+        (Some(length), None) => Ok(Framing::Length(length)),
+    }
+}
+
+/// The target without its authority, and that.
+fn origin_form<'b>(method: &str, target: &'b str) -> Result<(Target<'b>, Option<&'b str>), Refusal> {
+    const BAD: Refusal = Refusal::Malformed("the request's target is neither a path nor an http URL");
+    if method == "CONNECT" {
+        return Err(Refusal::Connect);
+    }
+    if target.as_bytes().contains(&b'#') {
+        return Err(Refusal::Malformed("the request's target has a fragment"));
+    }
+    let origin = |path_and_query, rootless| Target { path_and_query, rootless };
+    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
+        return Ok((origin(target, false), None));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(BAD)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(BAD);
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.is_empty() || !is_host(authority.as_bytes()) {
+        return Err(BAD);
+    }
+    let target = match path {
+        // RFC 9112, section 3.2.4.
+        "" if method == "OPTIONS" => origin("*", false),
+        path => origin(path, !path.starts_with('/')),
+    };
+    Ok((target, Some(authority)))
+}
+
+/// Could it be a host, with or without a port (RFC 3986, section 3.2.2)? No userinfo, no list.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::field_slots;
+    use proptest::prelude::*;
+
+    fn check<T>(text: &str, look: impl FnOnce(Result<Option<RequestHead<'_, '_>>, Refusal>) -> T) -> T {
+        look(parse(text.as_bytes(), &HeadLimits::default(), &mut field_slots()))
+    }
+
+    fn refusal(text: &str) -> Option<Refusal> {
+        check(text, |head| head.err())
+    }
+
+    fn with(fields: &str) -> String {
+        format!("POST /a?b HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn a_plain_request_is_read() {
+        let text = "GET /a%20b?c=d HTTP/1.1\r\nhost: a.example:80\r\nX-A:\t1 \r\n\r\nbehind";
+        check(text, |head| {
+            let head = head.unwrap().unwrap();
+            assert_eq!((head.method, head.target.path(), head.target.query()), ("GET", "/a%20b", Some("c=d")));
+            assert_eq!((head.host, head.framing, head.len), (&b"a.example:80"[..], Framing::None, text.len() - 6));
+            assert!(head.is_1_1 && head.keep_alive && !head.upgrade && !head.expects_continue && !head.names_fields);
+            assert_eq!((head.fields.len(), head.fields[1].value), (2, &b"1"[..]));
+        });
+    }
+
+    #[test]
+    fn half_a_head_is_waited_for_unless_it_is_wrong_already() {
+        let whole = with("Content-Length: 5\r\nConnection: close\r\n");
+        for end in 0..whole.len() {
+            assert!(check(&whole[..end], |head| matches!(head, Ok(None))), "{:?}", &whole[..end]);
+        }
+        for wrong in ["GET /\n", "GET  /", "GET / HTTP/2", "GET / HTTP/1.1\r\n ", "G\0", "GET / HTTP/1.1\r\na b"] {
+            assert!(refusal(wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_end_where_exactly_one_field_says() {
+        let framing = |fields: &str| check(&with(fields), |head| head.map(|head| head.unwrap().framing));
+        assert_eq!(framing(""), Ok(Framing::None));
+        assert_eq!(framing("Content-Length: 0\r\n"), Ok(Framing::None));
+        assert_eq!(framing("content-length:  42 \r\n"), Ok(Framing::Length(42)));
+        assert_eq!(framing("TRANSFER-ENCODING: Chunked\r\n"), Ok(Framing::Chunked));
+        assert_eq!(framing("Transfer-Encoding: gzip, chunked\r\n"), Err(Refusal::Coding));
+        for wrong in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length:\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+            "Transfer-Encoding: a=\"b, chunked\r\n",
+            "Transfer-Encoding:\r\n",
+        ] {
+            assert!(matches!(framing(wrong), Err(Refusal::Malformed(_))), "{wrong}: {:?}", framing(wrong));
+        }
+        assert!(refusal("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_some());
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_head_is_refused() {
+        for wrong in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "GET / HTTP/1.1\rHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nB(c): d\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
+            "GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            "GET /\r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+            "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(matches!(refusal(wrong), Some(Refusal::Malformed(_))), "{wrong:?}: {:?}", refusal(wrong));
+        }
+        for other in ["GET / HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.2\r\nHost: a\r\n\r\n"]
+        {
+            assert_eq!(refusal(other), Some(Refusal::Version), "{other:?}");
+        }
+        assert_eq!(refusal("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Refusal::Connect));
+        assert_eq!(refusal(&with("Expect: 200-ok\r\n")), Some(Refusal::Expectation));
+    }
+
+    #[test]
+    fn targets_become_origin_form() {
+        let target = |line: &str| {
+            check(&format!("{line} HTTP/1.1\r\nHost: fake\r\n\r\n"), |head| {
+                let head = head.unwrap().unwrap();
+                let slash = if head.target.rootless { "/" } else { "" };
+                (format!("{slash}{}", head.target.path_and_query), String::from_utf8_lossy(head.host).into_owned())
+            })
+        };
+        for (line, path, host) in [
+            ("GET /a?b", "/a?b", "fake"),
+            ("GET //a//b", "//a//b", "fake"),
+            ("GET /ä", "/ä", "fake"),
+            ("GET http://real:8/x?y", "/x?y", "real:8"),
+            ("GET HTTPS://[::1]", "/", "[::1]"),
+            ("GET http://real?y=/", "/?y=/", "real"),
+            ("OPTIONS *", "*", "fake"),
+            ("OPTIONS http://real", "*", "real"),
+        ] {
+            assert_eq!(target(line), (path.into(), host.into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn connections_last_as_their_version_and_options_say() {
+        let keeps = |text: &str| check(text, |head| head.unwrap().unwrap().keep_alive);
+        assert!(keeps(&with("Connection: keep-alive, foo\r\n")));
+        assert!(!keeps(&with("Connection: foo\r\nConnection: Close\r\n")));
+        assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn upgrades_and_expectations_need_all_that_belongs_to_them() {
+        let upgrade = |fields: &str| check(&with(fields), |head| head.unwrap().unwrap().upgrade);
+        assert!(upgrade("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"));
+        for none in [
+            "Connection: upgrade\r\n",
+            "Upgrade: websocket\r\n",
+            "Connection: upgrade\r\nUpgrade: h2c\r\n",
+            "Connection: upgrade\r\nUpgrade: websocket, H2C\r\n",
+            "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+            "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n",
+        ] {
+            assert!(!upgrade(none), "{none}");
+        }
+        let waits = |text: &str| check(text, |head| head.unwrap().unwrap().expects_continue);
+        assert!(waits(&with("Expect: 100-Continue\r\nContent-Length: 1\r\n")));
+        assert!(!waits(&with("Expect: 100-continue\r\n")));
+        assert!(!waits("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
+    }
+
+    #[test]
+    fn limits_hold_to_the_byte() {
+        let limits = HeadLimits { fields: 2, bytes: 60, target: 10 };
+        let refused = |text: &str| parse(text.as_bytes(), &limits, &mut field_slots()).map(|head| head.is_some());
+        let of_length = |bytes: usize| {
+            let fixed = "GET / HTTP/1.1\r\nHost: a\r\nB: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nHost: a\r\nB: {}\r\n\r\n", "x".repeat(bytes - fixed))
+        };
+        assert_eq!(refused(&of_length(60)), Ok(true));
+        assert_eq!(refused(&of_length(61)), Err(Refusal::HeadTooLarge { limit: 60 }));
+        assert_eq!(refused(&of_length(61)[..60]), Err(Refusal::HeadTooLarge { limit: 60 }), "no need to wait for more");
+        assert_eq!(refused("GET /234567890 HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(true));
+        assert_eq!(refused("GET /234567890x HTTP/1.1\r\nHost: a\r\n\r\n"), Err(Refusal::TargetTooLong { limit: 10 }));
+        assert_eq!(refused(&format!("GET /{}", "a".repeat(70))), Err(Refusal::TargetTooLong { limit: 10 }));
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: a\r\nB: 1\r\nC: 2\r\n\r\n"),
+            Err(Refusal::TooManyFields { limit: 2 })
+        );
+    }
+
+    #[test]
+    fn empty_lines_in_front_are_skipped() {
+        assert_eq!(
+            (empty_lines(b"\r\n\r\nGET"), empty_lines(b"\rGET"), empty_lines(b"\n"), empty_lines(b"\r")),
+            (4, 0, 0, 0)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes, &HeadLimits::default(), &mut field_slots());
+            let _ = crate::http1::response::parse(&bytes, false, &mut field_slots());
+        }
+
+        #[test]
+        fn a_mangled_head_never_panics(at in 0_usize..80, byte in any::<u8>()) {
+            let mut bytes = with("Content-Length: 5\r\nConnection: upgrade\r\nUpgrade: websocket\r\n").into_bytes();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = parse(&bytes, &HeadLimits::default(), &mut field_slots());
+        }
+    }
+}

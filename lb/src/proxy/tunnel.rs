@@ -1,0 +1,77 @@
+//! A connection after a switch of protocols: bytes go both ways as they come, until both sides have ended.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::buffers::{Buffer, Buffers};
+use super::session::{After, Client};
+use super::stream::write_all;
+use super::worker::Worker;
+use crate::pool::Lease;
+
+/// Relays until both sides have ended, one has failed, or nothing has moved for the idle time. `behind` is what the replica
+/// sent behind its head. The lease is held until then, so the replica counts as busy.
+pub(super) async fn run(
+    worker: &Worker,
+    client: &mut Client,
+    lease: Lease,
+    mut replica: TcpStream,
+    behind: &mut Buffer,
+) -> After {
+    client.watch.set(worker.ticks.idle);
+    let moved = || client.watch.renew(worker.ticks.idle);
+    let (mut client_read, mut client_write) = client.stream.split();
+    let (mut replica_read, mut replica_write) = replica.split();
+    let mut up = pin!(copy(&mut client.input, &mut client_read, &mut replica_write, &worker.buffers, &moved));
+    let mut down = pin!(copy(behind, &mut replica_read, &mut client_write, &worker.buffers, &moved));
+    let (mut up_over, mut down_over) = (false, false);
+    let ended = poll_fn(|cx| {
+        for (way, over) in
+            [(up.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>, &mut up_over), (down.as_mut(), &mut down_over)]
+        {
+            if !*over && let Poll::Ready(end) = way.poll(cx) {
+                *over = true;
+                if end.is_err() {
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        match up_over && down_over {
+            true => Poll::Ready(Ok(())),
+            false => client.watch.poll(cx).map(|_| Err(io::ErrorKind::TimedOut.into())),
+        }
+    })
+    .await;
+    tracing::debug!(hostname = %lease.replica().hostname, "a tunnel has ended: {ended:?}");
+    if ended.is_ok() { After::Close } else { After::Reset }
+}
+
+/// One way: what is in `buffer`, then what arrives, then the end.
+async fn copy(
+    buffer: &mut Buffer,
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    buffers: &Buffers,
+    moved: &impl Fn(),
+) -> io::Result<()> {
+    loop {
+        if !buffer.is_empty() {
+            write_all(to, &mut [IoSlice::new(buffer.filled())], moved).await?;
+            buffer.consume(buffer.len());
+        }
+        // Most tunnels are silent most of the time: they hold no memory then.
+        buffer.lend_back(buffers);
+        from.readable().await?;
+        buffer.borrow_from(buffers);
+        if buffer.fill(from).await? == 0 {
+            return to.shutdown().await;
+        }
+        moved();
+    }
+}
