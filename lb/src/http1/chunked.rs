@@ -209,8 +209,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Outcome = (Vec<u8>, Vec<u8>, Vec<u8>, bool);
+
     /// Decodes `wire` in pieces of these sizes; gives the payload, what was left behind, and the end as it would be sent on.
-    fn decode(wire: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>, bool), Refusal> {
+    fn decode(wire: &[u8], pieces: &[usize]) -> Result<Outcome, Refusal> {
         let (mut decoder, mut payload, mut rest) = (Decoder::default(), Vec::new(), wire);
         let mut sizes = pieces.iter().copied().cycle();
         while !rest.is_empty() && !decoder.is_done() {

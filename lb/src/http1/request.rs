@@ -167,16 +167,12 @@ fn interpret<'h, 'b>(
                 }
                 length = Some(content_length(field.value).ok_or(BAD)?);
             }
-            Known::TransferEncoding => {
-                if coding.replace(field.value).is_some() {
-                    return Err(Refusal::Malformed("there is more than one Transfer-Encoding"));
-                }
+            Known::TransferEncoding if coding.is_some() => {
+                return Err(Refusal::Malformed("there is more than one Transfer-Encoding"));
             }
-            Known::Host => {
-                if host.replace(field.value).is_some() {
-                    return Err(Refusal::Malformed("there is more than one Host"));
-                }
-            }
+            Known::TransferEncoding => coding = Some(field.value),
+            Known::Host if host.is_some() => return Err(Refusal::Malformed("there is more than one Host")),
+            Known::Host => host = Some(field.value),
             Known::Connection => {
                 for option in list(field.value) {
                     if option.eq_ignore_ascii_case(b"close") {

@@ -111,10 +111,10 @@ impl Worker {
                 }
                 None => return Err(last),
             };
-            if let Some(limit) = self.config.max_in_flight {
-                if lease.replica().pool_load().in_flight() > limit {
-                    return Err(ProxyError::Busy { limit });
-                }
+            if let Some(limit) = self.config.max_in_flight
+                && lease.replica().pool_load().in_flight() > limit
+            {
+                return Err(ProxyError::Busy { limit });
             }
             let generation = lease.replica().generation;
             // Once a try went wrong, no connection is trusted that might be as old.

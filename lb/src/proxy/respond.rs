@@ -140,10 +140,10 @@ impl Respond<'_> {
     /// Reads a whole head, and writes it for the client unless it can go as it is.
     async fn head(&mut self, out: &mut Vec<u8>, replica: &mut ReadHalf<'_>) -> Result<Taken, Answer> {
         loop {
-            if !self.buffer.is_empty() {
-                if let Some(taken) = self.parse(out).map_err(|reason| Answer::Bad { reason })? {
-                    return Ok(taken);
-                }
+            if !self.buffer.is_empty()
+                && let Some(taken) = self.parse(out).map_err(|reason| Answer::Bad { reason })?
+            {
+                return Ok(taken);
             }
             self.buffer.make_room(self.way.buffers, response::MAX_HEAD);
             let reason = match self.buffer.fill(replica).await {

@@ -215,7 +215,7 @@ impl Client {
             .await;
             match filled {
                 Some(Ok(1..)) => {
-                    looked = !input.filled()[before..].contains(&b'\n') && input.len() < worker.config.head.bytes
+                    looked = !input.filled()[before..].contains(&b'\n') && input.len() < worker.config.head.bytes;
                 }
                 None if begun => return Next::Refused(ProxyError::SlowHead),
                 Some(Ok(0) | Err(_)) | None => return Next::End,
