@@ -15,11 +15,11 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread figures test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread bench bench-quick soak figures test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@printf '\nSettings are passed on: LB_REPLICAS=5 make run. All of them: make run ARGS=--help\n'
 
 build: need-cargo ## Build the programs (static, optimised)
@@ -74,6 +74,12 @@ logs: need-engine need-compose ## Follow the balancer's log
 
 spread: need-cargo ## Send 10,000 requests to a running balancer, and show who answered them
 	@cargo run --locked -q -p analysis -- spread --url http://127.0.0.1:$(PORT) --admin-url http://127.0.0.1:$(ADMIN_PORT)
+
+bench: build ## Measure a request's cost beside nginx and HAProxy, and how it grows (20 minutes, ARGS=--help)
+	@cargo run --locked -q --release -p analysis -- bench --lb $(RELEASE)/lb $(ARGS)
+
+bench-quick: build ## The first row of the benchmark, in under a minute
+	@cargo run --locked -q --release -p analysis -- bench --quick --lb $(RELEASE)/lb $(ARGS)
 
 figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi

@@ -1,18 +1,28 @@
 //! Load runs and experiments for a running balancer. `analysis --help` shows what there is.
 
+mod bench;
 mod load;
+mod relay;
+mod replica;
 mod spread;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+const EXAMPLES: &str = "Examples:
+  analysis spread                                   10,000 requests on a balancer that `make run` started
+  analysis spread --requests 1000 --concurrency 10  fewer of them
+  analysis bench --quick                            lb beside nginx, HAProxy and a TCP relay, in under a minute
+  analysis bench --only 1m-16 --only new-64         two rows of the benchmark
+  analysis bench --redraw                           tables and plots anew from the samples that are there
+
+`make bench` and `make bench-quick` build lb, and run this optimised.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
-#[command(
-    version,
-    after_help = "Examples:\n  analysis spread                                   10,000 requests on a balancer that `make run` started\n  analysis spread --requests 1000 --concurrency 10  fewer of them"
-)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Cmd,
@@ -22,19 +32,43 @@ struct Cli {
 enum Cmd {
     /// Send requests to /home, and count how many each replica answered
     Spread(spread::Args),
+    /// Measure what a request costs, beside nginx, HAProxy and a plain TCP relay
+    Bench(bench::Args),
+    /// Be the replicas of a benchmark
+    #[command(hide = true)]
+    Replica(replica::Args),
+    /// Be the TCP relay of a benchmark
+    #[command(hide = true)]
+    Relay(relay::Args),
+}
+
+/// What `command` does; false if it ran but found failures.
+async fn run(command: Cmd) -> Result<bool, String> {
+    match command {
+        Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
+        Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
+        Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
+        Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
+    }
+}
+
+/// Runs `command` until it is done or a signal comes: what it has started ends when its future is dropped.
+async fn run_or_stop(command: Cmd) -> Result<bool, String> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    tokio::select! {
+        done = run(command) => done,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "a program for the command line")]
 fn main() -> ExitCode {
-    let Cli { command: Cmd::Spread(args) } = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("analysis: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(spread::run(&args)) {
+    let Cli { command } = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run_or_stop(command)));
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -1,0 +1,55 @@
+//! Where and on what a run was made.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    /// The working tree had changes.
+    pub(crate) dirty: bool,
+    pub(crate) lb: String,
+    /// `None` where it is not installed.
+    pub(crate) nginx: Option<String>,
+    pub(crate) haproxy: Option<String>,
+    pub(crate) wrk: Option<String>,
+}
+
+impl Machine {
+    pub(crate) fn look(lb: &Path) -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let git = |args: &[&str]| said(Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args));
+        Self {
+            cpu: model.map_or("?", |(_, model)| model).into(),
+            cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
+            date: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+            commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "?".into()),
+            dirty: git(&["status", "--porcelain", "--untracked-files=no"]).is_some(),
+            lb: version(&lb.to_string_lossy(), "--version").unwrap_or_else(|| "?".into()),
+            nginx: version("nginx", "-v"),
+            haproxy: version("haproxy", "-v"),
+            wrk: version("wrk", "-v"),
+        }
+    }
+}
+
+/// The first line of what a program says of itself; `None` if it is not there.
+fn version(program: &str, flag: &str) -> Option<String> {
+    said(Command::new(program).arg(flag).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
+}
+
+/// Some programs name their version on standard error, and wrk with an exit status of 1.
+fn said(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}

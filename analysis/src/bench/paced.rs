@@ -1,0 +1,195 @@
+//! Load at a fixed rate, and how long its requests take.
+//!
+//! Requests become due on a fixed schedule, whatever the proxy does, and wait for a free connection if there is none. Their
+//! time counts from when they were due: a stall shows in all requests that it delayed, not just in those that were under
+//! way (G. Tene calls its neglect "coordinated omission").
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+
+/// A minute, the longest time that is told apart.
+const LONGEST: u64 = 60_000_000_000;
+/// For what is still under way when the last request became due.
+const REST: Duration = Duration::from_secs(10);
+
+/// Requests that are due, and those who may take them.
+struct Schedule {
+    due: RefCell<VecDeque<Instant>>,
+    some: Notify,
+    /// Nothing further will become due.
+    over: Cell<bool>,
+    latency: RefCell<Histogram<u64>>,
+}
+
+/// Sends `rate` requests a second over `connections` for `seconds`. Nanoseconds from when they were due to the answer's last
+/// byte. A failed request is an error.
+pub(crate) async fn run(
+    addr: SocketAddr,
+    path: &'static str,
+    rate: f64,
+    connections: usize,
+    seconds: u64,
+) -> Result<Histogram<u64>, String> {
+    let latency = Histogram::new_with_bounds(1, LONGEST, 3).map_err(|error| error.to_string())?;
+    let schedule = Rc::new(Schedule {
+        due: RefCell::default(),
+        some: Notify::new(),
+        over: Cell::new(false),
+        latency: RefCell::new(latency),
+    });
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        let stream = TcpStream::connect(addr).await.map_err(|error| format!("connect: {error}"))?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        streams.push(stream);
+    }
+    let local = LocalSet::new();
+    let all = local.run_until(async {
+        let mut under_way = Vec::new();
+        for stream in streams {
+            let (schedule, request) = (Rc::clone(&schedule), request.clone());
+            under_way.push(tokio::task::spawn_local(async move { serve(stream, &schedule, request.as_bytes()).await }));
+        }
+        dispatch(&schedule, rate, (rate * seconds as f64) as u32).await?;
+        let rest = async {
+            for connection in under_way {
+                connection.await.map_err(io::Error::other)??;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(REST, rest).await.map_err(io::Error::other)?
+    });
+    all.await.map_err(|error: io::Error| error.to_string())?;
+    let latency = schedule.latency.borrow().clone();
+    Ok(latency)
+}
+
+/// Makes requests due, on time: a timer of the kernel's, as the runtime's own has a grain of a millisecond.
+async fn dispatch(schedule: &Schedule, rate: f64, total: u32) -> io::Result<()> {
+    let interval = Duration::from_secs_f64(1.0 / rate);
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+    timer.set(Expiration::Interval(TimeSpec::from_duration(interval)), TimerSetTimeFlags::empty())?;
+    let fd: OwnedFd = timer.as_fd().try_clone_to_owned()?;
+    let ticks = watched(fd)?;
+    let begin = Instant::now();
+    let mut sent = 0;
+    while sent < total {
+        let now = Instant::now();
+        while sent < total && begin + interval * sent <= now {
+            schedule.due.borrow_mut().push_back(begin + interval * sent);
+            schedule.some.notify_one();
+            sent += 1;
+        }
+        let mut ready = ticks.readable().await?;
+        // How many intervals have passed is of no interest: the clock says it.
+        let _ = ready.try_io(|fd| nix::unistd::read(fd.get_ref(), &mut [0; 8]).map_err(io::Error::from));
+    }
+    schedule.over.set(true);
+    schedule.some.notify_waiters();
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "the runtime must be told that a descriptor stays what it is")]
+fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open file until it is dropped, which is after the runtime has let go of it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// One connection: takes what is due, one after the other.
+async fn serve(mut stream: TcpStream, schedule: &Schedule, request: &[u8]) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        let due = schedule.due.borrow_mut().pop_front();
+        let Some(due) = due else {
+            if schedule.over.get() {
+                return Ok(());
+            }
+            schedule.some.notified().await;
+            continue;
+        };
+        stream.write_all(request).await?;
+        buffer.clear();
+        while !whole(&buffer)? {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer's end"));
+            }
+        }
+        let nanos = u64::try_from(due.elapsed().as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
+        schedule.latency.borrow_mut().saturating_record(nanos);
+    }
+}
+
+/// Is this one whole answer? Anything but a 200 with a Content-Length is an error.
+fn whole(bytes: &[u8]) -> io::Result<bool> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut answer = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(head) = answer.parse(bytes).map_err(|error| bad(&error.to_string()))? else {
+        return Ok(false);
+    };
+    if answer.code != Some(200) {
+        return Err(bad(&format!("status {}", answer.code.unwrap_or_default())));
+    }
+    let length = answer.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let length: Option<usize> = length.and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok());
+    let end = head + length.ok_or_else(|| bad("no content-length"))?;
+    if bytes.len() > end { Err(bad("bytes behind the answer")) } else { Ok(bytes.len() == end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn an_answer_is_whole_at_its_last_byte() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert!(whole(answer).unwrap());
+        assert!((0..answer.len()).all(|end| !whole(&answer[..end]).unwrap()));
+        assert!(whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!").is_err());
+        assert!(whole(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").is_err());
+    }
+
+    /// Answers at once, but stalls before the first answer.
+    async fn stalling(listener: TcpListener, stall: Duration) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        let mut first = true;
+        while stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+            if std::mem::take(&mut first) {
+                tokio::time::sleep(stall).await;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stall_counts_for_every_request_that_it_delays() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(stalling(listener, Duration::from_millis(500)));
+        let latency = run(addr, "/", 200.0, 1, 1).await.unwrap();
+        server.abort();
+        assert_eq!(latency.len(), 200);
+        // One request waited for the server itself; the hundred that became due meanwhile waited for that one. Without the
+        // correction a single one would be slow.
+        let slow = latency.count_between(100_000_000, LONGEST);
+        assert!(slow >= 70, "{slow}");
+    }
+}
