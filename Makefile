@@ -81,6 +81,9 @@ bench: build ## Measure a request's cost beside nginx and HAProxy, and how it gr
 bench-quick: build ## The first row of the benchmark, in under a minute
 	@cargo run --locked -q --release -p analysis -- bench --quick --lb $(RELEASE)/lb $(ARGS)
 
+soak: build ## Five million requests: none may fail, memory must stay flat (ARGS='--kill-every 5')
+	@cargo run --locked -q --release -p analysis -- soak --lb $(RELEASE)/lb $(ARGS)
+
 figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --workspace

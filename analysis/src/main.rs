@@ -1,9 +1,14 @@
 //! Load runs and experiments for a running balancer. `analysis --help` shows what there is.
 
 mod bench;
+mod child;
+mod cpu;
 mod load;
+mod loopback;
+mod plot;
 mod relay;
 mod replica;
+mod soak;
 mod spread;
 
 use std::process::ExitCode;
@@ -17,8 +22,9 @@ const EXAMPLES: &str = "Examples:
   analysis bench --quick                            lb beside nginx, HAProxy and a TCP relay, in under a minute
   analysis bench --only 1m-16 --only new-64         two rows of the benchmark
   analysis bench --redraw                           tables and plots anew from the samples that are there
+  analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
 
-`make bench` and `make bench-quick` build lb, and run this optimised.";
+`make bench`, `make bench-quick` and `make soak` build lb, and run this optimised.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -34,6 +40,8 @@ enum Cmd {
     Spread(spread::Args),
     /// Measure what a request costs, beside nginx, HAProxy and a plain TCP relay
     Bench(bench::Args),
+    /// Send millions of requests: none may fail, and the balancer's memory must stay flat
+    Soak(soak::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -47,6 +55,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
     match command {
         Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
+        Cmd::Soak(args) => soak::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
     }

@@ -109,6 +109,12 @@ fn answer(status: &str, body: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// The answer to one who asked for the connection to be closed: it says so, else the close looks like a failure.
+fn closing(answer: &[u8]) -> Vec<u8> {
+    let line = answer.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    [&answer[..line], b"Connection: close\r\n", &answer[line..]].concat()
+}
+
 /// How a request's body ends.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
@@ -238,10 +244,11 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
             None if head.post => answers.posted.as_slice(),
             None => answers.of(&head.path),
         };
-        stream.write_all(answer).await?;
         if head.close {
+            stream.write_all(&closing(answer)).await?;
             return stream.shutdown().await;
         }
+        stream.write_all(answer).await?;
     }
 }
 
@@ -282,7 +289,8 @@ mod tests {
             all
         };
         let ((), all) = tokio::join!(server, client);
-        assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 3);
+        assert_eq!(all.matches("HTTP/1.1 200 OK\r\n").count(), 3);
+        assert_eq!(all.matches("200 OK\r\nConnection: close\r\nContent").count(), 1, "the last answer says it");
         assert_eq!(all.matches("\r\n\r\nread").count(), 2);
         assert!(all.ends_with(&"x".repeat(54)));
     }

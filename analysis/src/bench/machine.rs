@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::child::PATH;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ impl Machine {
 
 /// The first line of what a program says of itself; `None` if it is not there.
 fn version(program: &str, flag: &str) -> Option<String> {
-    said(Command::new(program).arg(flag).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
+    said(Command::new(program).arg(flag).env("PATH", PATH))
 }
 
 /// Some programs name their version on standard error, and wrk with an exit status of 1.

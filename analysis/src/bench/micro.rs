@@ -12,7 +12,7 @@ use lb::ring::{REQUEST_IDS, RingConfig, RingHash};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::report::{Spread, Timing};
+use super::report::Timing;
 use super::ring_slots;
 use super::workload::{GROWTH, PICK, REBUILD};
 
@@ -46,10 +46,11 @@ fn members(count: u32, load: &Arc<PoolLoad>) -> Result<Arc<[Arc<Replica>]>, Stri
     (1..=count).map(member).collect()
 }
 
-fn timing(row: &str, case: String, members: u32, nanos: &[f64]) -> Result<Timing, String> {
-    let spread = Spread::of(nanos.iter().copied()).ok_or("nothing was timed")?;
-    let Spread { median: median_ns, min: min_ns, max: max_ns } = spread;
-    Ok(Timing { row: row.into(), case, members, median_ns, min_ns, max_ns, batches: nanos.len() })
+fn timing(row: &str, case: String, members: u32, mut nanos: Vec<f64>) -> Result<Timing, String> {
+    nanos.sort_by(f64::total_cmp);
+    let at = |part: f64| nanos.get((part * nanos.len() as f64) as usize).copied().ok_or("nothing was timed");
+    let (lower_ns, median_ns, upper_ns) = (at(0.25)?, at(0.5)?, at(0.75)?);
+    Ok(Timing { row: row.into(), case, members, median_ns, lower_ns, upper_ns, batches: nanos.len() })
 }
 
 /// The time of one pick, by policy, hash function and size of the fleet, with requests in flight.
@@ -61,7 +62,7 @@ pub(crate) fn picks() -> Result<Vec<Timing>, String> {
             for hash in [RingHash::Assignment, RingHash::Xxh3] {
                 for count in GROWTH.map(u32::from) {
                     let nanos = pick(&config(kind, hash, bound, count), count)?;
-                    timings.push(timing(PICK, format!("{word} {what}, {hash}"), count, &nanos)?);
+                    timings.push(timing(PICK, format!("{word} {what}, {hash}"), count, nanos)?);
                 }
             }
         }
@@ -107,7 +108,7 @@ pub(crate) fn rebuilds() -> Result<Vec<Timing>, String> {
                 policy.place(&ids);
                 black_box(policy.build(Arc::clone(&all)));
             });
-            timings.push(timing(REBUILD, format!("whole ring, {hash}"), count, &whole)?);
+            timings.push(timing(REBUILD, format!("whole ring, {hash}"), count, whole)?);
             let fewer: Arc<[Arc<Replica>]> = all.iter().skip(1).cloned().collect();
             let policy = config.policy();
             let mut leaves = false;
@@ -116,7 +117,7 @@ pub(crate) fn rebuilds() -> Result<Vec<Timing>, String> {
                 policy.place(&ids[usize::from(leaves)..]);
                 black_box(policy.build(Arc::clone(if leaves { &fewer } else { &all })));
             });
-            timings.push(timing(REBUILD, format!("one replica more or less, {hash}"), count, &one)?);
+            timings.push(timing(REBUILD, format!("one replica more or less, {hash}"), count, one)?);
         }
     }
     Ok(timings)

@@ -3,16 +3,15 @@
 //! All proxies run at the same time, each on the same core, before the same replicas; one at a time is under load, and they
 //! take turns. `docs/benchmarks.md` says how and why.
 
-mod child;
-mod cpu;
+mod figures;
 mod goals;
-mod machine;
+pub(crate) mod machine;
 mod micro;
 mod paced;
 mod proxies;
-mod report;
+pub(crate) mod report;
 mod session;
-mod table;
+pub(crate) mod table;
 mod workload;
 mod wrk;
 
@@ -21,12 +20,19 @@ use std::path::{Path, PathBuf};
 
 use lb::ring::{MAX_SLOTS, RingConfig};
 
+use tokio::process::Command;
+
+use crate::child;
 use machine::Machine;
 use proxies::{Kind, Programs, Proxy};
 use report::{Report, Sample, Spread};
 use session::Session;
 use workload::{MEMBERS, PACED, PICK, REBUILD, WORKLOADS, Workload, ids};
 
+/// The core that the measured proxies have, and nothing else of the run.
+pub(crate) const PROXY_CORE: usize = 0;
+/// The core of load generator and replicas.
+pub(crate) const LOAD_CORE: usize = 1;
 /// Seconds of a sample, as long as nothing else is said.
 const SECONDS: u64 = 4;
 const QUICK_SECONDS: u64 = 1;
@@ -147,7 +153,9 @@ async fn measure(args: &Args) -> Result<Report, String> {
         }
         if growth {
             for (name, proxy) in turn(&mut report, MEMBERS, round, &grown) {
-                report.samples.push(session.sample(MEMBERS, round, name, proxy, &WORKLOADS[0].load).await?);
+                report
+                    .samples
+                    .push(session.sample_and_background(MEMBERS, round, name, proxy, &WORKLOADS[0].load).await?);
             }
         }
     }
@@ -187,10 +195,17 @@ fn kinds(machine: &Machine, lb: &Path) -> Result<(Vec<Kind>, Vec<String>), Strin
     Ok((kinds, skipped))
 }
 
+/// `program` on core `core`.
+fn pinned(core: usize, program: &Path) -> Command {
+    let mut command = child::command(Path::new("taskset"));
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
 /// Keeps this process off the proxies' core.
 fn pin() -> Result<(), String> {
     let mut cores = nix::sched::CpuSet::new();
-    let set = cores.set(child::LOAD_CORE);
+    let set = cores.set(LOAD_CORE);
     set.and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cores))
         .map_err(|error| format!("two cores are needed, one for proxies and one for load: {error}"))
 }
@@ -235,5 +250,6 @@ fn write(out: &Path, report: &Report) -> Result<(), String> {
     std::fs::create_dir_all(out).map_err(|error| failed(&error))?;
     let json = serde_json::to_string_pretty(report).map_err(|error| failed(&error))?;
     std::fs::write(out.join("bench.json"), json + "\n").map_err(|error| failed(&error))?;
-    std::fs::write(out.join("bench.md"), table::page(report)).map_err(|error| failed(&error))
+    std::fs::write(out.join("bench.md"), table::page(report)).map_err(|error| failed(&error))?;
+    figures::draw(report, out).map_err(|error| failed(&error))
 }

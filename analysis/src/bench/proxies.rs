@@ -4,19 +4,16 @@
 //! request, no access log, one thread. The relay is the exception: it is the floor, and does not read HTTP.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use super::child::{PROXY_CORE, Running, pinned};
 use super::ring_slots;
+use super::{PROXY_CORE, pinned};
+use crate::child::Running;
+use crate::loopback;
 
-/// For a proxy to answer, all members included.
-const START: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(20);
 /// Connections that a proxy must be able to hold on either side.
 const CONNECTIONS: u32 = 4096;
 /// Fields that every proxy, the relay apart, adds to a request.
@@ -61,12 +58,6 @@ pub(crate) struct Proxy {
     pub(crate) running: Running,
 }
 
-/// A port that is free now. Should another take it meanwhile, the start fails and says so.
-pub(crate) fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no free port: {error}"))?;
-    Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
-}
-
 impl Proxy {
     /// Starts `kind` before `members` (ports of replicas) and waits until it serves. `name` is for its files in `dir`.
     pub(crate) async fn start(
@@ -76,7 +67,7 @@ impl Proxy {
         members: &[u16],
         dir: &Path,
     ) -> Result<Self, String> {
-        let (port, admin) = (free_port()?, free_port()?);
+        let (port, admin) = (loopback::free_port()?, loopback::free_port()?);
         let file = dir.join(format!("{name}.conf"));
         let write = |text: String| std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()));
         let mut command: Command;
@@ -112,32 +103,14 @@ impl Proxy {
             Kind::Lb => format!("http://127.0.0.1:{admin}/readyz"),
             _ => format!("{}/54", proxy.base),
         };
-        proxy.wait(&ready).await?;
+        loopback::until_ready(&ready, kind.name(), &mut proxy.running).await?;
         proxy.check().await?;
         Ok(proxy)
     }
 
-    async fn wait(&mut self, url: &str) -> Result<(), String> {
-        let client = client()?;
-        let began = std::time::Instant::now();
-        loop {
-            self.running.check(self.kind.name())?;
-            let why = match client.get(url).send().await {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => answer.status().to_string(),
-                Err(error) => error.to_string(),
-            };
-            if began.elapsed() > START {
-                let words = self.running.last_words();
-                return Err(format!("{} is not ready after {START:?}: {why}\n{words}", self.kind.name()));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
     /// Does it pass bodies on whole, and add what all of them are to add? Else the comparison would not be fair.
     async fn check(&self) -> Result<(), String> {
-        let (client, name) = (client()?, self.kind.name());
+        let (client, name) = (loopback::client()?, self.kind.name());
         let failed = |error: reqwest::Error| format!("{name}: {error}");
         for (path, length) in [("/54", 54), ("/10k", 10 * 1024), ("/1m", 1024 * 1024)] {
             let body = client.get(format!("{}{path}", self.base)).send().await.map_err(failed)?.bytes().await;
@@ -154,11 +127,6 @@ impl Proxy {
         }
         Ok(())
     }
-}
-
-pub(crate) fn client() -> Result<reqwest::Client, String> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).pool_max_idle_per_host(0);
-    client.build().map_err(|error| error.to_string())
 }
 
 fn addresses(members: &[u16]) -> String {

@@ -10,16 +10,21 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::child::{LOAD_CORE, Running, pinned};
-use super::cpu::{CpuTime, resident_kib};
 use super::paced;
 use super::proxies::{Kind, Programs, Proxy};
 use super::report::Sample;
 use super::workload::{GROWTH, PACED, Workload};
 use super::wrk::{self, Load};
+use super::{LOAD_CORE, pinned};
+use crate::child::Running;
+use crate::cpu::{CpuTime, resident_kib};
 
 /// Members of the rows that compare proxies.
 const MEMBERS: usize = 3;
+/// What is told of the paced row's latency.
+const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
+/// How long a proxy is watched without load.
+const BACKGROUND: Duration = Duration::from_secs(1);
 /// Connections of the paced row.
 const PACED_CONNECTIONS: usize = 64;
 
@@ -103,9 +108,29 @@ impl Session {
             p99_us: summary.p99_us,
             rss_kib: resident(proxy)?,
             idle_kib: None,
+            background_us: None,
+            quantiles_us: Vec::new(),
         };
         charge(&mut sample, used);
         self.done(&sample);
+        Ok(sample)
+    }
+
+    /// A sample, and before it a look at what the proxy uses without any request.
+    pub(crate) async fn sample_and_background(
+        &self,
+        row: &str,
+        round: u32,
+        name: &str,
+        proxy: &Proxy,
+        load: &Load,
+    ) -> Answer {
+        self.say(&format!("{row}, round {round}, {name}, no load"));
+        let before = cpu(proxy)?;
+        tokio::time::sleep(BACKGROUND).await;
+        let used = cpu(proxy)?.since(before);
+        let mut sample = self.sample(row, round, name, proxy, load).await?;
+        sample.background_us = Some(used.total.as_secs_f64() * 1e6 / BACKGROUND.as_secs_f64());
         Ok(sample)
     }
 
@@ -160,6 +185,8 @@ impl Session {
             p99_us: micros(0.99),
             rss_kib: resident(proxy).map_err(fail)?,
             idle_kib: None,
+            background_us: None,
+            quantiles_us: QUANTILES.map(|quantile| (quantile, micros(quantile))).to_vec(),
         };
         charge(&mut sample, used);
         self.done(&sample);

@@ -35,9 +35,9 @@ pub(crate) fn page(report: &Report) -> String {
     };
     section("Goals", goals(report));
     section("CPU time by request, saturating load", workloads(report));
-    section("Latency at one rate for all", plain(report, PACED));
+    section("Latency at one rate for all", paced(report));
     section("Idle connections", idle(report));
-    section("Growing fleet", plain(report, MEMBERS));
+    section("Growing fleet", members(report));
     section("Pieces", timings(report));
     page
 }
@@ -88,10 +88,46 @@ fn workloads(report: &Report) -> Option<String> {
     markdown(&header, 2, rows.collect())
 }
 
-/// Rows without the name of a workload, as all have the same.
-fn plain(report: &Report, row: &str) -> Option<String> {
-    let header = ["proxy", "CPU µs", "range", "user", "system", "req/s", "p50 µs", "p99 µs", "MiB"];
-    let rows = report.subjects(row).into_iter().map(|subject| values(report, row, subject));
+fn paced(report: &Report) -> Option<String> {
+    let header =
+        ["proxy", "CPU µs", "range", "user", "system", "req/s", "p50 µs", "p99 µs", "MiB", "p99 range", "p99 lb / it"];
+    let rows = report.subjects(PACED).into_iter().map(|subject| {
+        let mut row = values(report, PACED, subject);
+        row.push(Spread::of(report.of(PACED, subject).map(|sample| sample.p99_us)).map_or_else(String::new, range));
+        row.push(versus(report, PACED, subject, |sample| sample.p99_us));
+        row
+    });
+    markdown(&header, 1, rows.collect())
+}
+
+/// How CPU time grows with the fleet; each sample is compared with that of three members in the same round.
+fn members(report: &Report) -> Option<String> {
+    let header = [
+        "lb",
+        "CPU µs",
+        "range",
+        "user",
+        "system",
+        "req/s",
+        "p50 µs",
+        "p99 µs",
+        "MiB",
+        "/ 3 members",
+        "ms/s unused",
+        "without it",
+        "/ 3 members",
+    ];
+    let rows = report.subjects(MEMBERS).into_iter().map(|subject| {
+        let mut row = values(report, MEMBERS, subject);
+        let spread = |value: fn(&Sample) -> f64| Spread::of(report.of(MEMBERS, subject).map(value));
+        let against = |value: fn(&Sample) -> f64| Spread::of(report.ratios(MEMBERS, subject, "lb-3", value));
+        let median = |spread: Option<Spread>| spread.map_or_else(String::new, |spread| number(spread.median));
+        row.push(median(against(|sample| sample.cpu_us)));
+        row.push(median(spread(|sample| sample.background_us.unwrap_or_default() / 1e3)));
+        row.push(median(spread(Sample::net_cpu_us)));
+        row.push(median(against(Sample::net_cpu_us)));
+        row
+    });
     markdown(&header, 1, rows.collect())
 }
 
@@ -130,13 +166,13 @@ fn idle(report: &Report) -> Option<String> {
 
 fn timings(report: &Report) -> Option<String> {
     let row = |timing: &super::report::Timing| {
-        let spread = Spread { median: timing.median_ns, min: timing.min_ns, max: timing.max_ns };
+        let spread = Spread { median: timing.median_ns, min: timing.lower_ns, max: timing.upper_ns };
         let (unit, scale) = unit(spread.median);
         let scaled = Spread { median: spread.median / scale, min: spread.min / scale, max: spread.max / scale };
         let members = timing.members.to_string();
         vec![timing.row.clone(), timing.case.clone(), members, number(scaled.median), range(scaled), unit.into()]
     };
-    let header = ["row", "case", "members", "median", "range", "unit"];
+    let header = ["row", "case", "members", "median", "middle half", "unit"];
     markdown(&header, 2, report.timings.iter().map(row).collect())
 }
 
@@ -150,7 +186,7 @@ fn unit(nanos: f64) -> (&'static str, f64) {
 }
 
 /// Three digits that matter; whole from 100 on.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),

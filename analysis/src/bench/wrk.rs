@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::child::{LOAD_CORE, Running, pinned};
+use super::{LOAD_CORE, pinned};
+use crate::child::Running;
 
 /// Marks the line that the script prints.
 const MARK: &str = "SUMMARY ";

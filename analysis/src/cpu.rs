@@ -49,9 +49,21 @@ impl CpuTime {
 pub(crate) fn resident_kib(pid: u32) -> io::Result<u64> {
     let mut sum = 0;
     for pid in tree(pid)? {
-        sum += resident(&fs::read_to_string(format!("/proc/{pid}/status"))?)?;
+        sum += resident_kib_of(pid)?;
     }
     Ok(sum)
+}
+
+/// Resident memory of process `pid` alone, in KiB.
+pub(crate) fn resident_kib_of(pid: u32) -> io::Result<u64> {
+    resident(&fs::read_to_string(format!("/proc/{pid}/status"))?)
+}
+
+/// The process that has started process `pid`.
+pub(crate) fn parent(pid: u32) -> io::Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.and_then(|rest| rest.trim().parse().ok()).ok_or_else(|| bad("status"))
 }
 
 /// A process and all below it.

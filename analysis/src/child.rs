@@ -1,4 +1,4 @@
-//! Programs that a run has started, pinned to a core. All of them end with the run, however it ends.
+//! Programs that a run has started, by this one. All of them end with the run, however it ends.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-/// The core that the measured proxies have, and nothing else of the run.
-pub(crate) const PROXY_CORE: usize = 0;
-/// The core of load generator and replicas.
-pub(crate) const LOAD_CORE: usize = 1;
+/// Where programs are looked for: some users' path lacks the folders of nginx and HAProxy.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How often it is looked whether a child has ended, and how long between two looks: a second in all.
 const GRACE_LOOKS: u32 = 200;
 const LOOK: Duration = Duration::from_millis(5);
@@ -27,13 +25,13 @@ pub(crate) struct Running {
     log: PathBuf,
 }
 
-/// `program` on core `core`. Should this process die without a chance to end it, the kernel ends it (`setpriv`); it has a
+/// A command for `program`. Should this process die without a chance to end it, the kernel ends it (`setpriv`); it has a
 /// process group of its own, so Ctrl-C in a terminal comes to this process alone.
-pub(crate) fn pinned(core: usize, program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "taskset", "-c", &core.to_string()]).arg(program);
+    command.args(["--pdeathsig", "TERM"]).arg(program);
     // Settings of the shell (LB_LISTEN, RUST_LOG) would make two runs differ.
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env_clear().env("PATH", PATH);
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command
 }

@@ -1,0 +1,41 @@
+//! What all runs need to find and ask programs on this host.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use crate::child::Running;
+
+/// For a program to be ready.
+const START: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+/// For an answer to anything that is no load.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A port that is free now. Should another take it meanwhile, the start fails and says so.
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no free port: {error}"))?;
+    Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+}
+
+/// A client that asks this host directly, each time on a new connection.
+pub(crate) fn client() -> Result<reqwest::Client, String> {
+    let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).pool_max_idle_per_host(0);
+    client.build().map_err(|error| error.to_string())
+}
+
+/// Waits until `url` answers with success; the error has the last words of `running`.
+pub(crate) async fn until_ready(url: &str, name: &str, running: &mut Running) -> Result<(), String> {
+    let (client, began) = (client()?, Instant::now());
+    loop {
+        running.check(name)?;
+        let why = match client.get(url).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) => answer.status().to_string(),
+            Err(error) => error.to_string(),
+        };
+        if began.elapsed() > START {
+            return Err(format!("{name} is not ready after {START:?}: {why}\n{}", running.last_words()));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
