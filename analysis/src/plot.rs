@@ -129,6 +129,8 @@ pub(crate) struct Axes<'a> {
     pub(crate) log_y: bool,
     /// What x values are labelled; others get none.
     pub(crate) ticks: Vec<f64>,
+    /// Where x ends, if not at the last label.
+    pub(crate) right: Option<f64>,
 }
 
 /// Lines with whiskers, and a legend if there are several.
@@ -140,7 +142,7 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     // Logarithms are drawn on plain axes, with the labels that are wanted and no others.
     let place = |value: f64, log: bool| if log { value.max(f64::MIN_POSITIVE).log10() } else { value };
     let at = |x: f64, y: f64| (place(x, axes.log_x), place(y, axes.log_y));
-    let (left, right) = (place(*left, axes.log_x), place(*right, axes.log_x));
+    let (left, right) = (place(*left, axes.log_x), place(axes.right.unwrap_or(*right), axes.log_x));
     let room = (right - left) * 0.06;
     let (bottom, top) = if axes.log_y {
         (place(least, true).floor(), place(most, true).ceil())
@@ -277,7 +279,15 @@ mod tests {
             colour: colour(1),
             points: vec![(3.0, 1.0, 0.5, 2.0), (50.0, 9.0, 8.0, 10.0)],
         };
-        let axes = Axes { title: "Lines", x: "members", y: "ns", log_x: true, log_y: true, ticks: vec![3.0, 50.0] };
+        let axes = Axes {
+            title: "Lines",
+            x: "members",
+            y: "ns",
+            log_x: true,
+            log_y: true,
+            ticks: vec![3.0, 50.0],
+            right: None,
+        };
         lines(&panels[1], &axes, &[line]).unwrap();
         sheet.finish().unwrap();
         let text = std::fs::read_to_string(&file).unwrap();

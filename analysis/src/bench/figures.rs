@@ -87,6 +87,7 @@ fn members(report: &Report, panel: &Area<'_>) -> Drawn {
         log_x: true,
         log_y: false,
         ticks: GROWTH.map(f64::from).to_vec(),
+        right: None,
     };
     lines(panel, &axes, &all)
 }
@@ -122,6 +123,7 @@ fn timings(report: &Report, panel: &Area<'_>, row: &str, (title, y): (&str, &str
         log_x: true,
         log_y: row == REBUILD,
         ticks: ticks.into_iter().map(f64::from).collect(),
+        right: None,
     };
     lines(panel, &axes, &all)
 }

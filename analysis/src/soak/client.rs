@@ -10,14 +10,15 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::SHOWN;
 use super::answer::{Answer, Method, parse};
 
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Different failures that are told apart.
+const KEPT: usize = 20;
 /// Lengths of bodies, in turn: nothing at all, one packet, several, and as much as is kept for a retry.
 const BODIES: [usize; 5] = [0, 1, 1000, 16 * 1024, 64 * 1024];
-const LONGEST: usize = 64 * 1024;
+pub(super) const LONGEST: usize = 64 * 1024;
 static BODY: [u8; LONGEST] = [b'b'; LONGEST];
 
 /// What all clients have done together.
@@ -31,14 +32,23 @@ pub(super) struct Progress {
     pub(super) by_kind: BTreeMap<&'static str, u64>,
     /// Right answers by status.
     by_status: BTreeMap<u16, u64>,
-    /// The first failures.
-    pub(super) failures: Vec<String>,
-    /// Requests with a body may be repeated.
-    repeatable: bool,
+    /// Failures by what went wrong.
+    pub(super) failures: BTreeMap<String, u64>,
+    #[serde(skip)]
+    mix: Mix,
+}
+
+/// What requests with a body are like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mix {
+    /// PUT, which may be repeated, instead of POST.
+    pub(super) repeatable: bool,
+    /// The longest body.
+    pub(super) max_body: usize,
 }
 
 impl Progress {
-    pub(super) fn new(total: u64, repeatable: bool) -> Self {
+    pub(super) fn new(total: u64, mix: Mix) -> Self {
         Self {
             total,
             begun: 0,
@@ -46,8 +56,8 @@ impl Progress {
             failed: 0,
             by_kind: BTreeMap::new(),
             by_status: BTreeMap::new(),
-            failures: Vec::new(),
-            repeatable,
+            failures: BTreeMap::new(),
+            mix,
         }
     }
 
@@ -83,9 +93,14 @@ impl Progress {
             }
             Err(why) => {
                 self.failed += 1;
-                if self.failures.len() < SHOWN {
-                    self.failures.push(format!("request {} ({kind}): {why}", self.done));
-                }
+                // Texts may differ in each, so that not all can be kept.
+                let what = format!("{kind}: {why}");
+                let what = if self.failures.len() < KEPT || self.failures.contains_key(&what) {
+                    what
+                } else {
+                    "others".into()
+                };
+                *self.failures.entry(what).or_default() += 1;
             }
         }
     }
@@ -110,10 +125,10 @@ enum Body {
 }
 
 /// Twenty in a row have all kinds; a prime stride spreads them over the clients.
-fn kind(number: u64, repeatable: bool) -> Kind {
+fn kind(number: u64, mix: Mix) -> Kind {
     let get = Kind { name: "GET", method: Method::Get, fresh: false, close: false, body: None };
-    let length = BODIES[(number / 20) as usize % BODIES.len()];
-    let method = if repeatable { Method::Put } else { Method::Post };
+    let length = BODIES[(number / 20) as usize % BODIES.len()].min(mix.max_body);
+    let method = if mix.repeatable { Method::Put } else { Method::Post };
     match number * 7 % 20 {
         0 => Kind { name: "GET on a new connection", fresh: true, ..get },
         1 => Kind { name: "GET with Connection: close", close: true, ..get },
@@ -151,10 +166,10 @@ fn render(kind: &Kind, bytes: &mut Vec<u8>) {
 pub(super) async fn run(addr: SocketAddr, progress: &RefCell<Progress>) {
     let mut connection: Option<TcpStream> = None;
     let (mut request, mut answer) = (Vec::new(), Vec::new());
-    let repeatable = progress.borrow().repeatable;
+    let mix = progress.borrow().mix;
     loop {
         let Some(number) = progress.borrow_mut().next() else { return };
-        let kind = kind(number, repeatable);
+        let kind = kind(number, mix);
         render(&kind, &mut request);
         if kind.fresh {
             connection = None;
@@ -225,21 +240,25 @@ fn broken(bytes: &[u8], written: &io::Result<()>, what: &str) -> String {
 mod tests {
     use super::*;
 
+    const MIX: Mix = Mix { repeatable: false, max_body: LONGEST };
+
     #[test]
     fn every_kind_has_its_part() {
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
         for number in 0..2000 {
-            *counts.entry(kind(number, false).name).or_default() += 1;
+            *counts.entry(kind(number, MIX).name).or_default() += 1;
         }
         assert_eq!(counts["GET"], 1300);
         assert_eq!((counts["GET on a new connection"], counts["HEAD"], counts["body in chunks"]), (100, 200, 100));
         let lengths: std::collections::BTreeSet<usize> = (0..200)
-            .filter_map(|number| match kind(number, false).body? {
+            .filter_map(|number| match kind(number, MIX).body? {
                 Body::Length(length) | Body::Chunked(length) => Some(length),
             })
             .collect();
         assert_eq!(lengths.len(), BODIES.len());
-        assert!((0..40).all(|number| kind(number, true).method != Method::Post));
+        let short = Mix { max_body: 10, ..MIX };
+        assert!((0..200).all(|number| !matches!(kind(number, short).body, Some(Body::Length(11..)))));
+        assert!((0..40).all(|number| kind(number, Mix { repeatable: true, ..MIX }).method != Method::Post));
     }
 
     #[test]
@@ -253,11 +272,15 @@ mod tests {
 
     #[test]
     fn progress_counts_each_request_once_and_keeps_few_failures() {
-        let mut progress = Progress::new(100, false);
+        let mut progress = Progress::new(100, MIX);
         while progress.next().is_some() {
             progress.note("GET", if progress.begun % 2 == 0 { Ok(200) } else { Err("no".into()) });
         }
         assert_eq!((progress.done(), progress.by_class()), ((100, 50), [50, 0, 0, 0]));
-        assert_eq!(progress.failures.len(), SHOWN);
+        assert_eq!(progress.failures, BTreeMap::from([("GET: no".to_owned(), 50)]));
+        for number in 0..100 {
+            progress.note("GET", Err(number.to_string()));
+        }
+        assert_eq!((progress.failures.len(), progress.failures["others"]), (KEPT + 1, 100 - (KEPT as u64 - 1)));
     }
 }

@@ -22,15 +22,13 @@ use crate::bench::machine::Machine;
 use crate::child::{Running, command};
 use crate::cpu::resident_kib_of;
 use crate::loopback;
-use client::Progress;
+use client::{Mix, Progress};
 use record::{Memory, Second, draw};
 
 /// From one look at memory and progress to the next.
 const LOOK: Duration = Duration::from_secs(1);
 /// For the balancer to have counted the last answers.
 const COUNTED: Duration = Duration::from_secs(5);
-/// Failures that are shown.
-const SHOWN: usize = 20;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -46,9 +44,17 @@ pub(crate) struct Args {
     /// Kill a replica that often, in seconds; requests with a body are then PUTs, as a POST must not be repeated
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     kill_every: Option<u64>,
+    /// The longest body of a request, in bytes; the replica answers long ones before it has read them
+    #[arg(long, default_value_t = client::LONGEST, value_parser = max_body)]
+    max_body: usize,
     /// Where results go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/soak"))]
     out: PathBuf,
+}
+
+fn max_body(text: &str) -> Result<usize, String> {
+    let fits = text.parse().ok().filter(|length| *length <= client::LONGEST);
+    fits.ok_or_else(|| format!("0 to {}", client::LONGEST))
 }
 
 /// What came of it, as it is written to `soak.json`.
@@ -59,6 +65,7 @@ struct Report {
     connections: u16,
     kill_every: Option<u64>,
     kills: u64,
+    max_body: usize,
     seconds: f64,
     progress: Progress,
     /// `None` if the run was too short to say.
@@ -74,7 +81,8 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     let dir = tempfile::Builder::new().prefix("ringkeeper-soak-").tempdir();
     let dir = dir.map_err(|error| format!("no temporary folder: {error}"))?;
     let mut balancer = Balancer::start(&args.lb, dir.path()).await?;
-    let progress = Rc::new(RefCell::new(Progress::new(args.requests, args.kill_every.is_some())));
+    let mix = Mix { repeatable: args.kill_every.is_some(), max_body: args.max_body };
+    let progress = Rc::new(RefCell::new(Progress::new(args.requests, mix)));
     let mut samples = Vec::new();
     let mut kills = 0;
     let began = Instant::now();
@@ -101,16 +109,20 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     balancer.running.check("lb")?;
     watched?;
     let seconds = began.elapsed().as_secs_f64();
-    let progress = progress.replace(Progress::new(0, false));
+    let progress = progress.replace(Progress::new(0, mix));
     let memory = Memory::judge(&samples, args.requests);
     let mut problems = problems(&progress, args, memory.as_ref());
-    problems.extend(miscounted(&balancer.admin, &progress).await?);
+    // What failed was counted in one class or another.
+    if progress.done().1 == 0 {
+        problems.extend(miscounted(&balancer.admin, &progress).await?);
+    }
     let report = Report {
         machine: Machine::look(&args.lb),
         requests: args.requests,
         connections: args.connections,
         kill_every: args.kill_every,
         kills,
+        max_body: args.max_body,
         seconds,
         progress,
         memory,
@@ -236,8 +248,8 @@ fn summary(report: &Report) -> String {
             if memory.flat { "flat" } else { "NOT FLAT" },
         ));
     }
-    for failure in &report.progress.failures {
-        text.push_str(&format!("  failed: {failure}\n"));
+    for (failure, count) in &report.progress.failures {
+        text.push_str(&format!("  {count} failed: {failure}\n"));
     }
     for problem in &report.problems {
         text.push_str(&format!("PROBLEM: {problem}\n"));

@@ -63,9 +63,8 @@ pub(super) fn draw(samples: &[Second], file: &Path) -> Drawn {
     for (index, ((title, y, value), panel)) in kinds.into_iter().zip(sheet.panels()?).enumerate() {
         let point = |second: &Second| (second.requests as f64 / scale, value(second), value(second), value(second));
         let line = Line { name: y.into(), colour: colour(index), points: samples.iter().map(point).collect() };
-        let mut ticks = steps(last.requests as f64 / scale);
-        ticks.push(last.requests as f64 / scale);
-        let axes = Axes { title, x, y, log_x: false, log_y: false, ticks };
+        let end = last.requests as f64 / scale;
+        let axes = Axes { title, x, y, log_x: false, log_y: false, ticks: steps(end), right: Some(end) };
         lines(&panel, &axes, &[line])?;
     }
     sheet.finish()
