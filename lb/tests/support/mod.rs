@@ -6,7 +6,9 @@
 
 pub mod engine;
 pub mod load;
+pub mod recorder;
 pub mod replica;
+pub mod strict;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
