@@ -4,11 +4,14 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this, as a module of its own")]
 
+pub mod client;
+pub mod conn;
 pub mod engine;
 pub mod load;
 pub mod recorder;
 pub mod replica;
 pub mod strict;
+pub mod wire;
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Lb;
+use super::conn::{Conn, Record, Records};
+pub use super::wire::field;
 
 /// What a replica does with a request that is not a heartbeat.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub enum Answer {
     BytesAndClose(String),
     /// Echoes what comes behind the header, piece by piece, as a chunked body, until the request's last chunk.
     Echo,
+    /// Whatever this does with each connection.
+    Script(Arc<dyn Fn(Conn) -> BoxFuture<'static, ()> + Send + Sync>),
 }
 
 /// A replica whose heartbeats are always good.
@@ -28,6 +33,7 @@ pub struct Replica {
     pub addr: SocketAddr,
     /// Headers of the requests it got, heartbeats left out.
     pub requests: Arc<Mutex<Vec<String>>>,
+    records: Records,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -44,68 +50,97 @@ pub fn response(status: &str, headers: &str, body: &str) -> Answer {
 
 impl Replica {
     pub async fn start(answer: Answer) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), answer).await
+    }
+
+    pub async fn start_at(addr: SocketAddr, answer: Answer) -> Self {
         // The usual backlog of 128 overflows in a burst.
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        socket.set_reuseaddr(true).expect("a socket");
+        socket.bind(addr).expect("a port");
         let listener = socket.listen(4096).expect("it listens");
         let addr = listener.local_addr().expect("bound");
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let kept = Arc::clone(&requests);
+        let records = Records::default();
+        let kept = records.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, answer.clone(), Arc::clone(&kept)));
+                let conn = Conn::new(stream, kept.clone());
+                match &answer {
+                    Answer::Script(script) => connections.spawn(script(conn)),
+                    answer => connections.spawn(serve(conn, answer.clone())),
+                };
             }
         });
-        Self { addr, requests, task }
+        Self { addr, requests: Arc::clone(&records.heads), records, task }
+    }
+
+    /// One whose connections do as this says.
+    pub async fn scripted<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::start(Answer::Script(Arc::new(move |conn| Box::pin(script(conn))))).await
+    }
+
+    /// One that answers with the request's method, target and body.
+    pub async fn mirror() -> Self {
+        Self::scripted(|mut conn| async move {
+            while let Some(head) = conn.request().await {
+                let Some(body) = conn.body(&head).await else { return };
+                let (request, _) = head.split_once(" HTTP/1.1").expect("a request line");
+                let text = format!("{request} {}", String::from_utf8_lossy(&body.bytes));
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+                let text = if request.starts_with("HEAD ") { "" } else { &text };
+                if !conn.send(head + text).await {
+                    return;
+                }
+            }
+        })
+        .await
     }
 
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
+
+    /// Every byte of each connection that brought any, those for heartbeats left out.
+    pub fn connections(&self) -> Vec<Record> {
+        self.records.connections.lock().unwrap().clone()
+    }
+
+    /// Waits until connection number `n` has been closed by the balancer.
+    pub async fn until_ended(&self, n: usize) -> Record {
+        let ended = async || self.connections().get(n).filter(|record| record.ended).cloned();
+        super::eventually(&format!("connection {n} ends"), ended).await.0
+    }
+
+    /// Waits until it has got so many requests.
+    pub async fn until_asked(&self, n: usize) {
+        super::eventually("requests arrive", async || (self.requests.lock().unwrap().len() >= n).then_some(())).await;
+    }
 }
 
-async fn serve(mut stream: TcpStream, answer: Answer, requests: Arc<Mutex<Vec<String>>>) {
-    let mut buffer = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !read(&mut stream, &mut buffer).await {
-                return;
-            }
-        };
-        let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-        buffer.drain(..end);
-        if head.starts_with("GET /heartbeat ") {
-            if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        requests.lock().unwrap().push(head);
+async fn serve(mut conn: Conn, answer: Answer) {
+    while let Some(head) = conn.request().await {
         match &answer {
-            Answer::Silence => {
-                while read(&mut stream, &mut buffer).await {}
-                return;
-            }
-            Answer::Close => return,
+            Answer::Close | Answer::Script(_) => return,
+            Answer::Silence => return conn.until_closed().await,
             Answer::Echo => {
-                if !echo(&mut stream, &mut buffer).await {
+                if !echo(&mut conn).await {
                     return;
                 }
             }
             Answer::Bytes(bytes) | Answer::BytesAndClose(bytes) => {
-                while buffer.len() < length {
-                    if !read(&mut stream, &mut buffer).await {
+                let length = field(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+                while conn.buffer.len() < length {
+                    if !conn.fill().await {
                         return;
                     }
                 }
-                buffer.drain(..length);
-                let written = stream.write_all(bytes.as_bytes()).await;
-                if written.is_err() || matches!(answer, Answer::BytesAndClose(_)) {
+                conn.buffer.drain(..length);
+                if !conn.send(bytes).await || matches!(answer, Answer::BytesAndClose(_)) {
                     return;
                 }
             }
@@ -113,37 +148,23 @@ async fn serve(mut stream: TcpStream, answer: Answer, requests: Arc<Mutex<Vec<St
     }
 }
 
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
-    stream.read_buf(buffer).await.is_ok_and(|bytes| bytes > 0)
-}
-
 /// Chunks come and go as they are: their framing is echoed along. False when the connection has ended.
-async fn echo(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
-    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    if stream.write_all(head).await.is_err() {
+async fn echo(conn: &mut Conn) -> bool {
+    if !conn.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await {
         return false;
     }
     loop {
-        if stream.write_all(buffer).await.is_err() {
+        let piece = std::mem::take(&mut conn.buffer);
+        if !conn.send(&piece).await {
             return false;
         }
-        let last = buffer.ends_with(b"0\r\n\r\n");
-        buffer.clear();
-        if last {
+        if piece.ends_with(b"0\r\n\r\n") {
             return true;
         }
-        if !read(stream, buffer).await {
+        if !conn.fill().await {
             return false;
         }
     }
-}
-
-/// The value of a header field.
-pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .skip(1)
-        .filter_map(|line| line.split_once(':'))
-        .find_map(|(field, value)| field.eq_ignore_ascii_case(name).then_some(value.trim()))
 }
 
 /// An address where nothing listens.
