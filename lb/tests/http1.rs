@@ -143,21 +143,6 @@ async fn a_client_that_says_close_is_closed_and_what_it_sends_behind_is_not_read
     assert!(replica.requests().iter().all(|head| head.starts_with("GET /1 ")), "{:?}", replica.requests());
 }
 
-#[tokio::test]
-async fn a_client_that_says_nothing_more_still_gets_its_answers() {
-    let (replica, gate) = held().await;
-    let lb = ready(&[&replica], &[]).await;
-    let mut client = Client::connect(&lb).await;
-    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    replica.until_asked(1).await;
-    client.shut().await;
-    gate.open();
-    for n in ["/1", "/2"] {
-        assert_eq!(client.response().await.text(), n);
-    }
-    client.closed().await;
-}
-
 /// A replica that answers with the request's target, once it is let.
 async fn held() -> (Replica, Gate) {
     let gate = Gate::closed();
