@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
@@ -129,6 +129,9 @@ impl PoolLoad {
     }
 }
 
+/// The ramp of a replica that is no newcomer.
+const FULL_RAMP: u16 = 1000;
+
 /// One replica of the pool.
 #[derive(Debug)]
 pub struct Replica {
@@ -145,6 +148,8 @@ pub struct Replica {
     /// Its priority among the others.
     pub priority: u16,
     health: AtomicU8,
+    /// Thousandths.
+    ramp: AtomicU16,
     in_flight: AtomicU32,
     served: AtomicU64,
     failed: AtomicU64,
@@ -163,6 +168,7 @@ impl Replica {
             weight: NonZeroU16::MIN,
             priority: 0,
             health: AtomicU8::new(Health::Unready as u8),
+            ramp: AtomicU16::new(FULL_RAMP),
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -213,6 +219,19 @@ impl Replica {
             }
             _ => {}
         }
+    }
+
+    /// What a newcomer may hold as a part of what the others may, above 0 to 1; `None` for one that is no newcomer.
+    #[inline]
+    pub fn ramp(&self) -> Option<f64> {
+        let ramp = self.ramp.load(Ordering::Relaxed);
+        (ramp < FULL_RAMP).then(|| f64::from(ramp) / f64::from(FULL_RAMP))
+    }
+
+    /// Sets that part; the supervisor's word.
+    pub fn set_ramp(&self, part: f64) {
+        let ramp = (part.clamp(0.0, 1.0) * f64::from(FULL_RAMP)).ceil() as u16;
+        self.ramp.store(ramp.max(1), Ordering::Relaxed);
     }
 
     /// Requests held by leases on this replica.

@@ -46,7 +46,8 @@ fn cpu(report: &Report, file: &Path) -> Drawn {
 }
 
 fn growth(report: &Report, file: &Path) -> Drawn {
-    let mut panels: Vec<Box<dyn Fn(&Area<'_>) -> Drawn + '_>> = Vec::new();
+    type Panel<'p> = Box<dyn Fn(&Area<'_>) -> Drawn + 'p>;
+    let mut panels: Vec<Panel<'_>> = Vec::new();
     if !report.subjects(MEMBERS).is_empty() {
         panels.push(Box::new(|panel| members(report, panel)));
     }

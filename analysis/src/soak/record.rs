@@ -56,7 +56,8 @@ pub(super) fn draw(samples: &[Second], file: &Path) -> Drawn {
     let Some(last) = samples.last() else { return Ok(()) };
     let (scale, x) = if last.requests < 2_000_000 { (1e3, "thousand requests") } else { (1e6, "million requests") };
     let sheet = sheet(file, (1, 2), PANEL);
-    let kinds: [(&str, &str, fn(&Second) -> f64); 2] = [
+    type Figure = fn(&Second) -> f64;
+    let kinds: [(&str, &str, Figure); 2] = [
         ("Resident memory of lb", "MiB", |second| second.rss_kib as f64 / 1024.0),
         ("Throughput, failed requests included", "requests/s", |second| second.per_second),
     ];

@@ -197,6 +197,10 @@ impl Config {
         let drain_timeout = l.parse("drain_timeout", time);
         let stop_grace = l.parse("stop_grace", time);
         let start_timeout = l.parse("start_timeout", time);
+        let slow_start = l.parse("slow_start", |text| match text {
+            "0" | "0s" => Ok(Duration::ZERO),
+            text => time(text).map_err(|allowed| format!("0s, or {allowed}")),
+        });
         let runtime = runtime(l, program);
         let remove_on_exit = remove_on_exit(l, runtime.as_ref());
         let (policy, runtime, replicas) = (policy?, runtime?, replicas?);
@@ -208,10 +212,14 @@ impl Config {
             heartbeat: heartbeat?,
             drain_timeout: drain_timeout?,
             stop_grace: stop_grace?,
+            slow_start: slow_start?,
             start_timeout: start_timeout?,
             relist: RELIST,
             backoff: Backoff::default(),
         };
+        if !fleet.slow_start.is_zero() && policy.bound.is_none() {
+            l.refuse("slow_start", "it raises a newcomer's bound, so it needs bounded loads: bound is off");
+        }
         let RingConfig { slots, vnodes, .. } = policy.ring;
         let fits = policy.ring.capacity();
         let (key, wanted) = match &runtime {

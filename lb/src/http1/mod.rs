@@ -20,18 +20,20 @@ pub mod response;
 
 pub use refusal::Refusal;
 
-/// The most fields a message can have, whatever the settings say.
+/// The most fields a request can have, whatever the settings say.
 pub const MAX_FIELDS: usize = 256;
+/// The most fields a response can have.
+pub const MAX_RESPONSE_FIELDS: usize = 1024;
 
 /// One field as it stands in a message.
 pub type Field<'b> = httparse::Header<'b>;
 
 /// Where a parser puts the fields it finds.
-pub type FieldSlots<'b> = [std::mem::MaybeUninit<Field<'b>>; MAX_FIELDS];
+pub type FieldSlots<'b, const N: usize> = [std::mem::MaybeUninit<Field<'b>>; N];
 
 /// Empty slots; costs nothing.
-pub const fn field_slots<'b>() -> FieldSlots<'b> {
-    [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS]
+pub const fn field_slots<'b, const N: usize>() -> FieldSlots<'b, N> {
+    [const { std::mem::MaybeUninit::uninit() }; N]
 }
 
 /// How the end of a body is found (RFC 9112, section 6.3).

@@ -1,7 +1,7 @@
 //! A client's head: its syntax, its target, and where its body ends.
 
 use super::fields::{Known, known, list};
-use super::{Field, FieldSlots, Framing, HeadLimits, Refusal, content_length};
+use super::{Field, FieldSlots, Framing, HeadLimits, MAX_FIELDS, Refusal, content_length};
 
 /// A request's head.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub fn empty_lines(bytes: &[u8]) -> usize {
 pub fn parse<'h, 'b>(
     bytes: &'b [u8],
     limits: &HeadLimits,
-    slots: &'h mut FieldSlots<'b>,
+    slots: &'h mut FieldSlots<'b, MAX_FIELDS>,
 ) -> Result<Option<RequestHead<'h, 'b>>, Refusal> {
     let end = end_of_head(bytes)?;
     if end.unwrap_or(bytes.len()) > limits.bytes || (end.is_none() && bytes.len() == limits.bytes) {
@@ -101,6 +101,11 @@ pub fn parse<'h, 'b>(
     interpret(method, target, minor == 1, request.headers, end).map(Some)
 }
 
+/// Is it clear without another line's end that this is more than any good head?
+pub fn is_too_long(bytes: &[u8], limits: &HeadLimits) -> bool {
+    bytes.len() >= limits.bytes || is_partial_target(bytes, limits)
+}
+
 /// Is the request line still open, and longer than any good one?
 fn is_partial_target(bytes: &[u8], limits: &HeadLimits) -> bool {
     const AROUND: usize = 64;
@@ -119,7 +124,7 @@ fn too_large(bytes: &[u8], limits: &HeadLimits) -> Refusal {
 fn read<'h, 'b>(
     bytes: &'b [u8],
     limits: &HeadLimits,
-    slots: &'h mut FieldSlots<'b>,
+    slots: &'h mut FieldSlots<'b, MAX_FIELDS>,
 ) -> Result<Option<httparse::Request<'h, 'b>>, Refusal> {
     let most = limits.fields.min(slots.len());
     let mut request = httparse::Request::new(&mut []);
@@ -199,7 +204,7 @@ fn interpret<'h, 'b>(
     let (target, authority) = origin_form(method, target)?;
     let host = match (authority, host) {
         (_, Some(host)) if !is_host(host) => return Err(Refusal::Malformed("Host is malformed")),
-        (None, None) if is_1_1 => return Err(Refusal::Malformed("there is no Host")),
+        (_, None) if is_1_1 => return Err(Refusal::Malformed("there is no Host")),
         (Some(authority), _) => authority.as_bytes(),
         (None, host) => host.unwrap_or_default(),
     };
@@ -233,8 +238,9 @@ fn framing(length: Option<u64>, coding: Option<&[u8]>, is_1_1: bool) -> Result<F
             // Parameters and quotes have no place in what is known here.
             let is_token = |coding: &[u8]| coding.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
             let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
-            let last_only =
-                list(coding).filter(chunked).count() == 1 && list(coding).last().as_ref().is_some_and(chunked);
+            let last_only = list(coding).count() > 1
+                && list(coding).filter(chunked).count() == 1
+                && list(coding).last().as_ref().is_some_and(chunked);
             if last_only && list(coding).all(is_token) {
                 return Err(Refusal::Coding);
             }
@@ -340,6 +346,7 @@ mod tests {
             "Transfer-Encoding: identity\r\n",
             "Transfer-Encoding: chunked, identity\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: , chunked\r\n",
             "Transfer-Encoding: xchunked\r\n",
             "Transfer-Encoding: \"chunked\"\r\n",
             "Transfer-Encoding: a=\"b, chunked\r\n",
@@ -366,6 +373,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nB(c): d\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",

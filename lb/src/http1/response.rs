@@ -1,7 +1,7 @@
 //! A replica's head: its syntax, and where its body ends.
 
 use super::fields::{Known, known, list};
-use super::{Field, FieldSlots, Framing, content_length};
+use super::{Field, FieldSlots, Framing, MAX_RESPONSE_FIELDS, content_length};
 
 /// Largest head that is taken from a replica.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub struct ResponseHead<'h, 'b> {
 pub fn parse<'h, 'b>(
     bytes: &'b [u8],
     to_head: bool,
-    slots: &'h mut FieldSlots<'b>,
+    slots: &'h mut FieldSlots<'b, MAX_RESPONSE_FIELDS>,
 ) -> Result<Option<ResponseHead<'h, 'b>>, &'static str> {
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, slots);
@@ -40,7 +40,7 @@ pub fn parse<'h, 'b>(
         Ok(httparse::Status::Complete(len)) if len <= MAX_HEAD => len,
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
         Ok(_) => return Err("the header of its response is larger than 64 KiB"),
-        Err(httparse::Error::TooManyHeaders) => return Err("its response has more than 256 header fields"),
+        Err(httparse::Error::TooManyHeaders) => return Err("its response has more than 1024 header fields"),
         Err(_) => return Err("the header of its response is malformed"),
     };
     let (Some(status @ 100..), Some(minor)) = (response.code, response.version) else {
@@ -83,6 +83,9 @@ pub fn parse<'h, 'b>(
         }
     }
     let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
+    // RFC 9110, section 8.6: these have no length.
+    let lengthless = matches!(status, 100..=199 | 204);
+    verbatim &= status >= 200 && !(lengthless && length.is_some());
     if coded && !bodiless && (!chunked || !is_1_1) {
         return Err("the transfer coding of its response is not known here");
     }

@@ -86,7 +86,7 @@ impl Picker for RingPicker {
     #[inline]
     fn pick(&self, cx: &PickCx<'_>) -> Option<Arc<Replica>> {
         let mut limit = None;
-        let mut full = None;
+        let (mut full, mut newcomer) = (None, None);
         for at in self.table.walk(cx.key) {
             let Some(replica) = self.members.get(at as usize) else { continue };
             if !replica.is_ready() || cx.tried.contains(&replica.generation) {
@@ -97,13 +97,18 @@ impl Picker for RingPicker {
                 let load = replica.pool_load();
                 limit_of(bound, load.in_flight(), load.ready())
             });
-            if replica.in_flight() < limit {
+            let (own_limit, fallback) = match replica.ramp() {
+                None => (limit, &mut full),
+                Some(part) => (((f64::from(limit) * part).ceil() as u32).max(1), &mut newcomer),
+            };
+            if replica.in_flight() < own_limit {
                 return Some(Arc::clone(replica));
             }
-            full.get_or_insert(replica);
+            fallback.get_or_insert(replica);
         }
-        // All are full only if counts changed during the walk, or if the others were tried: better the first than none.
-        full.map(Arc::clone)
+        // All are full only if counts changed during the walk, or if the others were tried, or while a newcomer takes less
+        // than its part: better the first than none, and better any other than the newcomer.
+        full.or(newcomer).map(Arc::clone)
     }
 }
 
@@ -170,6 +175,30 @@ mod tests {
         let tried: Vec<_> =
             members.iter().filter(|member| member.id != first.id).map(|member| member.generation).collect();
         assert_eq!(picker.pick(&PickCx { key, tried: &tried }).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn a_newcomer_holds_its_part_and_the_others_the_rest() {
+        let members = members(2);
+        let picker = Consistent::new(RingConfig::default(), Some(1.25)).build(Arc::clone(&members));
+        let held = |ramp: f64| {
+            members[1].set_ramp(ramp);
+            for key in 0..40 {
+                assert!(picker.pick(&PickCx { key: key * 7919, tried: &[] }).unwrap().enter());
+            }
+            let held = members[1].in_flight();
+            for member in members.iter() {
+                (0..member.in_flight()).for_each(|_| member.leave());
+            }
+            held
+        };
+        // The limit of 40 in flight on two is 25 or 26.
+        assert!((1..=2).contains(&held(0.05)), "{}", held(0.05));
+        assert!((1..=13).contains(&held(0.5)), "{}", held(0.5));
+        assert!((15..=26).contains(&held(1.0)), "{}", held(1.0));
+        // Alone, it takes everything.
+        members[0].set_health(crate::replica::Health::Unready);
+        assert_eq!(held(0.05), 40);
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Worker {
         }
         self.metrics.response(error.status().as_u16());
         self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
-        let keep_alive = exchange.upload.finish(&mut client.input) && plan.keep_alive && !self.draining.get();
+        let goes_on = !matches!(error, ProxyError::Refused(_) | ProxyError::SlowBody) && plan.keep_alive;
+        let keep_alive = goes_on && exchange.upload.finish(&mut client.input) && !self.draining.get();
         client.refuse(self, &error, Some(plan), keep_alive).await
     }
 
@@ -213,6 +214,7 @@ impl Worker {
             is_1_1: plan.is_1_1,
             keep_alive: plan.keep_alive && !self.draining.get(),
             upgrade: plan.upgrade,
+            expects_continue: plan.expects_continue,
             hides_not_found: self.hides_not_found(),
         };
         let mut respond = Respond { asked, buffer, way, on_status: &on_status };
@@ -265,6 +267,9 @@ impl Worker {
             Verdict::Tried(Tried::Failed(Failure { is_final, ..Failure::new(progress, error) }))
         };
         let over = |after| Verdict::Tried(Tried::Over(after));
+        // A length or a last chunk that is missing says that this is not all. Where the end of the connection is the end of
+        // the body, only a reset does.
+        let broken_off = if flow.until_close.get() { After::Reset } else { After::Close };
         match end {
             End::Answer(Answer::Whole { reusable, keep_alive }) => {
                 keep(stream, reusable);
@@ -302,7 +307,7 @@ impl Worker {
             End::Answer(Answer::Broken { reason }) => {
                 lease.failed();
                 tracing::debug!(hostname = %lease.replica().hostname, "a response broke off: {reason}");
-                over(After::Reset)
+                over(broken_off)
             }
             End::Answer(Answer::ClientGone) | End::Upload(UploadEnd::ClientGone | UploadEnd::ReplicaDeaf) => {
                 over(After::Close)
@@ -312,7 +317,7 @@ impl Worker {
                     lease.failed();
                     tracing::debug!(hostname = %lease.replica().hostname, "a response broke off: it stalled");
                 }
-                over(After::Reset)
+                over(broken_off)
             }
             End::Upload(UploadEnd::Refused(refusal)) => Verdict::Tried(Tried::Failed(Failure {
                 is_final: true,

@@ -2,11 +2,12 @@
 
 use std::io::{self, IoSlice};
 
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::buffers::Buffer;
 use super::rewrite::{Delivery, for_client};
-use super::stream::write_all;
+use super::stream::{is_quiet, write_all};
 use super::upload::Way;
 use crate::http1::chunked::{CRLF, Decoder, LAST_CHUNK, SizeLine};
 use crate::http1::{Framing, field_slots, response};
@@ -29,6 +30,8 @@ pub(super) struct Asked {
     pub(super) keep_alive: bool,
     /// For another protocol.
     pub(super) upgrade: bool,
+    /// With a body that the client holds back until it is told to go on.
+    pub(super) expects_continue: bool,
     /// A 404 is not passed on.
     pub(super) hides_not_found: bool,
 }
@@ -93,7 +96,7 @@ impl Respond<'_> {
         let mut interim = 0;
         let taken = loop {
             head.clear();
-            let taken = self.head(head, replica).await?;
+            let taken = self.head(head, replica, client.as_ref()).await?;
             match taken.status {
                 101 if self.asked.upgrade => {
                     (self.on_status)(taken.status);
@@ -105,6 +108,8 @@ impl Respond<'_> {
                 101 => return Err(Answer::Bad { reason: "it changed the protocol without being asked to" }),
                 100..=199 => {
                     interim += 1;
+                    // Told to go on: from now on the body counts as any other.
+                    self.asked.expects_continue &= taken.status != 100;
                     if interim > MAX_INTERIM {
                         return Err(Answer::Bad { reason: "it sends interim responses without end" });
                     }
@@ -126,6 +131,7 @@ impl Respond<'_> {
             return Ok(Answer::NotFound { reusable: self.discard(&taken, replica).await });
         }
         self.begin();
+        self.way.flow.until_close.set(taken.delivery == Delivery::UntilClose);
         self.pass_on(&taken, head, replica, client).await?;
         let reusable = taken.reusable && self.buffer.is_empty();
         Ok(Answer::Whole { reusable, keep_alive: taken.keep_alive })
@@ -138,10 +144,15 @@ impl Respond<'_> {
     }
 
     /// Reads a whole head, and writes it for the client unless it can go as it is.
-    async fn head(&mut self, out: &mut Vec<u8>, replica: &mut ReadHalf<'_>) -> Result<Taken, Answer> {
+    async fn head(
+        &mut self,
+        out: &mut Vec<u8>,
+        replica: &mut ReadHalf<'_>,
+        client: &TcpStream,
+    ) -> Result<Taken, Answer> {
         loop {
             if !self.buffer.is_empty()
-                && let Some(taken) = self.parse(out).map_err(|reason| Answer::Bad { reason })?
+                && let Some(taken) = self.parse(out, client).map_err(|reason| Answer::Bad { reason })?
             {
                 return Ok(taken);
             }
@@ -158,13 +169,18 @@ impl Respond<'_> {
         }
     }
 
-    fn parse(&mut self, out: &mut Vec<u8>) -> Result<Option<Taken>, &'static str> {
+    fn parse(&mut self, out: &mut Vec<u8>, client: &TcpStream) -> Result<Option<Taken>, &'static str> {
         let mut slots = field_slots();
         let bytes = self.buffer.filled();
         let Some(head) = response::parse(bytes, self.asked.to_head, &mut slots)? else { return Ok(None) };
         let delivery = Delivery::of(head.framing, self.asked.is_1_1);
         // A client whose body is not read to its end can't be answered again.
-        let keep_alive = self.asked.keep_alive && delivery != Delivery::UntilClose && self.way.flow.uploaded.get();
+        // And a replica that refused without a word on the body may take it for another request.
+        let unread = self.asked.expects_continue && head.status >= 300;
+        let read_whole = self.way.flow.uploaded.get() && !unread;
+        // And what came behind a request for another protocol was not meant for this one.
+        let in_doubt = self.asked.upgrade && head.status >= 200 && !is_quiet(client);
+        let keep_alive = self.asked.keep_alive && delivery != Delivery::UntilClose && read_whole && !in_doubt;
         let verbatim = head.verbatim && self.asked.is_1_1 && keep_alive;
         if !verbatim {
             for_client(&head, delivery, self.asked.is_1_1, keep_alive, out);
@@ -174,7 +190,7 @@ impl Respond<'_> {
             len: head.len,
             framing: head.framing,
             delivery,
-            reusable: head.keep_alive,
+            reusable: head.keep_alive && read_whole,
             keep_alive,
             verbatim,
         }))
@@ -273,7 +289,11 @@ impl Respond<'_> {
         let (mut decoder, mut head, mut end, mut pieces) = (Decoder::default(), head, Vec::new(), 0_u32);
         loop {
             let decoded = decoder.decode(self.buffer.filled_mut());
-            let decoded = decoded.map_err(|refusal| Answer::Broken { reason: refusal.to_string() })?;
+            let decoded = decoded.map_err(|refusal| match head {
+                [] => Answer::Broken { reason: refusal.to_string() },
+                // Nothing has gone to the client yet.
+                _ => Answer::Bad { reason: "the chunks of its response are malformed" },
+            })?;
             if decoded.done && chunked {
                 decoder.finish(&mut end);
             }

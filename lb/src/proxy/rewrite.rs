@@ -155,6 +155,8 @@ pub(super) fn for_client(
         out.extend_from_slice(b"\r\n");
     }
     match delivery {
+        // RFC 9110, section 8.6.
+        Delivery::AsIs if matches!(head.status, 100..=199 | 204) => {}
         Delivery::AsIs => {
             // The first of them: there may be equal ones.
             if let Some(length) = head.fields.iter().find(|field| known(field.name.as_bytes()) == Known::ContentLength)

@@ -66,6 +66,7 @@ pub(super) struct Plan {
     pub(super) is_1_1: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
+    pub(super) expects_continue: bool,
     /// Where its path is in the head that replicas get.
     path: Range<usize>,
 }
@@ -122,6 +123,7 @@ fn plan(worker: &Worker, head: &RequestHead<'_, '_>, peer: &Peer) -> Plan {
         is_1_1: head.is_1_1,
         keep_alive: head.keep_alive,
         upgrade: head.upgrade,
+        expects_continue: head.expects_continue,
         path: start..start + path,
     }
 }
@@ -215,7 +217,8 @@ impl Client {
             .await;
             match filled {
                 Some(Ok(1..)) => {
-                    looked = !input.filled()[before..].contains(&b'\n') && input.len() < worker.config.head.bytes;
+                    let line_ended = input.filled()[before..].contains(&b'\n');
+                    looked = !line_ended && !request::is_too_long(input.filled(), &worker.config.head);
                 }
                 None if begun => return Next::Refused(ProxyError::SlowHead),
                 Some(Ok(0) | Err(_)) | None => return Next::End,

@@ -28,6 +28,8 @@ pub(super) struct Flow {
     pub(super) answered: Cell<bool>,
     /// Something of a response may have gone to the client.
     pub(super) responding: Cell<bool>,
+    /// The client takes the end of its connection for the end of the response.
+    pub(super) until_close: Cell<bool>,
     /// Tick at which the response's head is due, once all has gone.
     pub(super) response_due: Cell<u64>,
     /// The next move is the client's: to send, or to take.

@@ -2,7 +2,7 @@
 //!
 //! Each action that takes time runs as a task of its own with a deadline, and reports back through one bounded channel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +38,9 @@ pub enum StartError {
     Path(#[from] hyper::http::uri::InvalidUri),
 }
 
+/// Steps of a slow start.
+const RAMP_STEPS: u32 = 50;
+
 /// Where the question for the runtime's list stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Listed {
@@ -65,6 +68,11 @@ pub struct Supervisor<R> {
     stops: Arc<Semaphore>,
     listing: Listed,
     replaced: u64,
+    /// Since when the newcomers have been ready.
+    newcomers: HashMap<Generation, Instant>,
+    next_ramp: Instant,
+    /// Those that have been ready before.
+    welcomed: HashSet<Generation>,
 }
 
 impl<R: Runtime> Supervisor<R> {
@@ -103,6 +111,9 @@ impl<R: Runtime> Supervisor<R> {
             stops: Arc::new(Semaphore::new(STOPS)),
             listing: Listed::Idle,
             replaced: 0,
+            newcomers: HashMap::new(),
+            next_ramp: asked,
+            welcomed: HashSet::new(),
         };
         supervisor.take_in(Event::Listed { asked, instances });
         Ok((supervisor, SupervisorHandle { commands: sender, status: watched }))
@@ -121,6 +132,10 @@ impl<R: Runtime> Supervisor<R> {
                 }
             };
             let event = tokio::select! {
+                () = tokio::time::sleep_until(self.next_ramp), if !self.newcomers.is_empty() => {
+                    self.ramp(Instant::now());
+                    continue;
+                }
                 Some(event) = events.next() => Event::Runtime(event),
                 Some(event) = self.reported.recv() => event,
                 Some(suspicion) = self.suspicions.recv() => match suspicion {
@@ -218,6 +233,9 @@ impl<R: Runtime> Supervisor<R> {
             }
             Action::Publish => self.publish(),
             Action::Health { generation, health } => {
+                if health == Health::Ready {
+                    self.welcome(generation);
+                }
                 if let Some(replica) = self.replicas.get(&generation) {
                     replica.set_health(health);
                     if health == Health::Lost {
@@ -236,6 +254,7 @@ impl<R: Runtime> Supervisor<R> {
             }
             Action::Gone { generation } => {
                 self.replicas.remove(&generation);
+                self.welcomed.remove(&generation);
             }
             Action::List => self.list(),
             Action::Answer { ticket, answer } => {
@@ -249,6 +268,38 @@ impl<R: Runtime> Supervisor<R> {
                 log(&notice);
             }
         }
+    }
+
+    /// A replica that is ready for the first time begins with a small part of what it may hold.
+    fn welcome(&mut self, generation: Generation) {
+        if self.config.slow_start.is_zero() || !self.welcomed.insert(generation) {
+            return;
+        }
+        let now = Instant::now();
+        self.newcomers.insert(generation, now);
+        self.ramp(now);
+    }
+
+    /// Gives every newcomer its part. It is measured by the one that has come the furthest, as a fleet that starts as a
+    /// whole has nobody else to hold the rest.
+    fn ramp(&mut self, now: Instant) {
+        self.next_ramp = now + (self.config.slow_start / RAMP_STEPS).max(Duration::from_millis(1));
+        let replicas = &self.replicas;
+        self.newcomers.retain(|generation, _| replicas.contains_key(generation));
+        let part = |since: &Instant| {
+            let part = (now - *since).as_secs_f64() / self.config.slow_start.as_secs_f64();
+            part.clamp(1.0 / f64::from(RAMP_STEPS), 1.0)
+        };
+        let is_settled = |generation: &Generation| !self.newcomers.contains_key(generation);
+        let settled = replicas.iter().any(|(generation, replica)| is_settled(generation) && replica.is_ready());
+        let furthest = if settled { 1.0 } else { self.newcomers.values().map(part).fold(0.0, f64::max) };
+        for (generation, since) in &self.newcomers {
+            if let Some(replica) = replicas.get(generation) {
+                replica.set_ramp(part(since) / furthest);
+            }
+        }
+        let slow_start = self.config.slow_start;
+        self.newcomers.retain(|_, since| now - *since < slow_start);
     }
 
     /// Runs `work` beside this task and takes its result in as an event.

@@ -25,6 +25,7 @@ pub(crate) fn config() -> FleetConfig {
         heartbeat: HeartbeatConfig::default(),
         drain_timeout: Duration::from_secs(10),
         stop_grace: Duration::from_secs(5),
+        slow_start: Duration::ZERO,
         start_timeout: Duration::from_secs(30),
         relist: Duration::from_secs(5),
         backoff: Backoff::default(),

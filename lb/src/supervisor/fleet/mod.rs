@@ -82,6 +82,8 @@ pub struct FleetConfig {
     pub drain_timeout: Duration,
     /// How long a replica may take to end by itself.
     pub stop_grace: Duration,
+    /// For a newcomer to take its full part of the load; zero for at once.
+    pub slow_start: Duration,
     /// How long a launch may take, and the first good heartbeat after it.
     pub start_timeout: Duration,
     /// How often the runtime's list is compared.
