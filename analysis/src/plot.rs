@@ -291,7 +291,7 @@ mod tests {
         lines(&panels[1], &axes, &[line]).unwrap();
         sheet.finish().unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        for word in ["Title", "one", "two", "3.0", "5.0", "µs", "members", "Lines", ">50"] {
+        for word in ["Title", "one", "two", "3.0", "5.0", "µs", "members", "Lines", "\n50\n"] {
             assert!(text.contains(word), "{word}");
         }
     }

@@ -15,6 +15,9 @@ const COLUMNS: usize = 4;
 const PANEL: (u32, u32) = (360, 300);
 const WIDE: (u32, u32) = (520, 400);
 
+/// What fills a panel.
+type Panel<'a> = dyn Fn(&Area<'_>) -> Drawn + 'a;
+
 /// Draws what the report has the values of.
 pub(crate) fn draw(report: &Report, out: &Path) -> Drawn {
     cpu(report, &out.join("cpu.svg"))?;
@@ -46,8 +49,7 @@ fn cpu(report: &Report, file: &Path) -> Drawn {
 }
 
 fn growth(report: &Report, file: &Path) -> Drawn {
-    type Panel<'p> = Box<dyn Fn(&Area<'_>) -> Drawn + 'p>;
-    let mut panels: Vec<Panel<'_>> = Vec::new();
+    let mut panels: Vec<Box<Panel<'_>>> = Vec::new();
     if !report.subjects(MEMBERS).is_empty() {
         panels.push(Box::new(|panel| members(report, panel)));
     }

@@ -274,7 +274,7 @@ mod tests {
     fn progress_counts_each_request_once_and_keeps_few_failures() {
         let mut progress = Progress::new(100, MIX);
         while progress.next().is_some() {
-            progress.note("GET", if progress.begun % 2 == 0 { Ok(200) } else { Err("no".into()) });
+            progress.note("GET", if progress.begun.is_multiple_of(2) { Ok(200) } else { Err("no".into()) });
         }
         assert_eq!((progress.done(), progress.by_class()), ((100, 50), [50, 0, 0, 0]));
         assert_eq!(progress.failures, BTreeMap::from([("GET: no".to_owned(), 50)]));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::plot::{Axes, Drawn, Line, colour, lines, sheet, steps};
+use crate::plot::{Area, Axes, Drawn, Line, colour, lines, sheet, steps};
 
 /// Memory may grow by this part from the second quarter to the last, and by this many KiB on top.
 const GROWTH: f64 = 0.05;
@@ -56,18 +56,16 @@ pub(super) fn draw(samples: &[Second], file: &Path) -> Drawn {
     let Some(last) = samples.last() else { return Ok(()) };
     let (scale, x) = if last.requests < 2_000_000 { (1e3, "thousand requests") } else { (1e6, "million requests") };
     let sheet = sheet(file, (1, 2), PANEL);
-    type Figure = fn(&Second) -> f64;
-    let kinds: [(&str, &str, Figure); 2] = [
-        ("Resident memory of lb", "MiB", |second| second.rss_kib as f64 / 1024.0),
-        ("Throughput, failed requests included", "requests/s", |second| second.per_second),
-    ];
-    for (index, ((title, y, value), panel)) in kinds.into_iter().zip(sheet.panels()?).enumerate() {
+    let end = last.requests as f64 / scale;
+    let draw = |panel: &Area<'_>, index: usize, (title, y): (&str, &str), value: fn(&Second) -> f64| {
         let point = |second: &Second| (second.requests as f64 / scale, value(second), value(second), value(second));
         let line = Line { name: y.into(), colour: colour(index), points: samples.iter().map(point).collect() };
-        let end = last.requests as f64 / scale;
         let axes = Axes { title, x, y, log_x: false, log_y: false, ticks: steps(end), right: Some(end) };
-        lines(&panel, &axes, &[line])?;
-    }
+        lines(panel, &axes, &[line])
+    };
+    let panels = sheet.panels()?;
+    draw(&panels[0], 0, ("Resident memory of lb", "MiB"), |second| second.rss_kib as f64 / 1024.0)?;
+    draw(&panels[1], 1, ("Throughput, failed requests included", "requests/s"), |second| second.per_second)?;
     sheet.finish()
 }
 
