@@ -88,43 +88,56 @@ fn ring_slots(members: u32) -> u32 {
     members.saturating_mul(each).next_power_of_two().clamp(default.slots, MAX_SLOTS)
 }
 
-/// Measures, and writes what it found; the error says which sample failed.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
+/// Measures, and writes what it found; the error says which sample failed. What was measured before is written, too.
+#[allow(clippy::print_stdout, reason = "a program for the command line")]
 pub(crate) async fn run(args: &Args) -> Result<(), String> {
     let out = args.out();
-    let mut report = if args.redraw { read(&out)? } else { measure(args).await? };
+    let mut report = if args.redraw { read(&out)? } else { empty(args)? };
+    if !args.redraw {
+        report.failed = measure(args, &mut report).await.err();
+    }
     report.verdicts = goals::judge(&report);
     write(&out, &report)?;
     println!("{}\n\nWritten to {}", table::page(&report), out.display());
-    Ok(())
+    match report.failed {
+        Some(error) if !args.redraw => Err(error),
+        _ => Ok(()),
+    }
 }
 
+/// A report without samples; an error if there is something missing that can't be done without.
 #[allow(clippy::print_stderr, reason = "a program for the command line")]
-async fn measure(args: &Args) -> Result<Report, String> {
+fn empty(args: &Args) -> Result<Report, String> {
     if cfg!(debug_assertions) {
         eprintln!(
             "analysis: this is a debug build: replicas, relay and the timed pieces are slow (cargo run --release)"
         );
     }
     let machine = Machine::look(&args.lb);
-    let (kinds, skipped) = kinds(&machine, &args.lb)?;
+    let (_, skipped) = kinds(&machine, &args.lb)?;
     for skipped in &skipped {
         eprintln!("analysis: skipped: {skipped}");
     }
-    let analysis = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-    let programs = Programs { lb: args.lb.clone(), analysis };
-    pin()?;
     let seconds = args.seconds.unwrap_or(if args.quick { QUICK_SECONDS } else { SECONDS });
-    let mut report = Report {
+    Ok(Report {
         machine,
         rounds: args.rounds,
         seconds,
+        failed: None,
         skipped,
         order: Vec::new(),
         samples: Vec::new(),
         timings: Vec::new(),
         verdicts: Vec::new(),
-    };
+    })
+}
+
+async fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
+    let (kinds, _) = kinds(&report.machine, &args.lb)?;
+    let analysis = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
+    let programs = Programs { lb: args.lb.clone(), analysis };
+    let seconds = report.seconds;
+    pin()?;
     // Before any proxy is there to disturb them.
     if args.wants(REBUILD) {
         report.timings.extend(micro::rebuilds()?);
@@ -135,7 +148,7 @@ async fn measure(args: &Args) -> Result<Report, String> {
     let rows: Vec<&Workload> = WORKLOADS.iter().filter(|workload| args.wants(workload.id)).collect();
     let (paced, growth) = (args.wants(PACED), args.wants(MEMBERS));
     if rows.is_empty() && !paced && !growth {
-        return Ok(report);
+        return Ok(());
     }
     let turns = (rows.len() + usize::from(paced)) * kinds.len() + usize::from(growth) * workload::GROWTH.len();
     let session = Session::start(programs, growth, (WARM_UP, seconds), turns as u64 * u64::from(args.rounds)).await?;
@@ -143,7 +156,7 @@ async fn measure(args: &Args) -> Result<Report, String> {
     let grown = if growth { session.growth().await? } else { Vec::new() };
     for round in 1..=args.rounds {
         for workload in &rows {
-            for (name, proxy) in turn(&mut report, workload.id, round, &proxies) {
+            for (name, proxy) in turn(report, workload.id, round, &proxies) {
                 let sample = match workload.idle {
                     0 => session.sample(workload.id, round, name, proxy, &workload.load).await?,
                     _ => session.idle(round, proxy.kind, workload).await?,
@@ -152,7 +165,7 @@ async fn measure(args: &Args) -> Result<Report, String> {
             }
         }
         if growth {
-            for (name, proxy) in turn(&mut report, MEMBERS, round, &grown) {
+            for (name, proxy) in turn(report, MEMBERS, round, &grown) {
                 report
                     .samples
                     .push(session.sample_and_background(MEMBERS, round, name, proxy, &WORKLOADS[0].load).await?);
@@ -160,15 +173,14 @@ async fn measure(args: &Args) -> Result<Report, String> {
         }
     }
     if paced {
-        let rate = rate(&report, &session, &proxies).await?;
+        let rate = rate(report, &session, &proxies).await?;
         for round in 1..=args.rounds {
-            for (name, proxy) in turn(&mut report, PACED, round, &proxies) {
+            for (name, proxy) in turn(report, PACED, round, &proxies) {
                 report.samples.push(session.paced(round, name, proxy, rate).await?);
             }
         }
     }
-    session.finish();
-    Ok(report)
+    Ok(())
 }
 
 /// Who is measured, and who can't be.

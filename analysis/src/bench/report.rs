@@ -12,6 +12,9 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     /// Of a sample, without the warm-up.
     pub(crate) seconds: u64,
+    /// What broke it off: it holds what was measured until then.
+    #[serde(default)]
+    pub(crate) failed: Option<String>,
     /// What was left out, and why.
     pub(crate) skipped: Vec<String>,
     /// Who had its turn when: row, round, subjects in order.
@@ -149,6 +152,7 @@ pub(crate) mod tests {
             machine: Machine::default(),
             rounds: 3,
             seconds: 1,
+            failed: None,
             skipped: Vec::new(),
             order: Vec::new(),
             samples,

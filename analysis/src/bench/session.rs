@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -53,6 +53,7 @@ impl Session {
         let (replicas, members) = replicas(&programs.analysis, ports, dir.path()).await?;
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} samples, {eta} left: {msg}");
         let bar = ProgressBar::new(samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = bar.with_finish(ProgressFinish::AndClear);
         bar.enable_steady_tick(Duration::from_secs(1));
         Ok(Self { dir, programs, _replicas: replicas, members, warm_up, seconds, bar })
     }
@@ -216,11 +217,6 @@ impl Session {
                 self.bar.length().unwrap_or_default()
             );
         }
-    }
-
-    /// Takes the bar off the screen.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) fn page(report: &Report) -> String {
         report.rounds,
         report.seconds,
     );
+    if let Some(failed) = &report.failed {
+        let _ = write!(page, "\nFAILED, so this is a part only: {failed}\n");
+    }
     for skipped in &report.skipped {
         let _ = write!(page, "\nSkipped: {skipped}\n");
     }
@@ -207,6 +210,14 @@ mod tests {
     fn numbers_keep_three_digits() {
         assert_eq!([0.854, 9.99, 34.56, 99.94, 1234.5].map(number), ["0.85", "9.99", "34.6", "99.9", "1234"]);
         assert_eq!([5.0, 5e3, 5e6].map(|nanos| unit(nanos).0), ["ns", "µs", "ms"]);
+    }
+
+    #[test]
+    fn a_part_of_a_run_says_so() {
+        let mut report = report(vec![sample("54b-64", "lb", 1, 30.0, 9.0)]);
+        assert!(!page(&report).contains("FAILED"));
+        report.failed = Some("54b-64, round 1, nginx: 3 reads failed".into());
+        assert!(page(&report).contains("FAILED, so this is a part only: 54b-64, round 1, nginx: 3 reads failed"));
     }
 
     #[test]

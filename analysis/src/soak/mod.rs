@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 use tokio::task::{JoinSet, LocalSet};
 
@@ -162,7 +162,7 @@ impl Balancer {
 /// Notes memory and progress once a second, for as long as it is polled.
 async fn watch(pid: u32, progress: &RefCell<Progress>, samples: &mut Vec<Second>) -> String {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} requests, {per_sec}, {eta} left: {msg}");
-    let bar = ProgressBar::new(progress.borrow().total());
+    let bar = ProgressBar::new(progress.borrow().total()).with_finish(ProgressFinish::AndClear);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let began = Instant::now();
     let mut ticks = tokio::time::interval(LOOK);
