@@ -13,6 +13,7 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) kernel: String,
     pub(crate) date: String,
+    /// Of this program; `lb` may have been built from another.
     pub(crate) commit: String,
     /// The working tree had changes.
     pub(crate) dirty: bool,
@@ -35,12 +36,20 @@ impl Machine {
             date: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
             commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "?".into()),
             dirty: git(&["status", "--porcelain", "--untracked-files=no"]).is_some(),
-            lb: version(&lb.to_string_lossy(), "--version").unwrap_or_else(|| "?".into()),
+            lb: program(lb),
             nginx: version("nginx", "-v"),
             haproxy: version("haproxy", "-v"),
             wrk: version("wrk", "-v"),
         }
     }
+}
+
+/// Version, place and age: programs of one version may differ.
+fn program(lb: &Path) -> String {
+    let version = version(&lb.to_string_lossy(), "--version").unwrap_or_else(|| "?".into());
+    let built = fs::metadata(lb).and_then(|file| file.modified());
+    let built = built.map_or_else(|_| "?".into(), |time| humantime::format_rfc3339_seconds(time).to_string());
+    format!("{version} ({}, of {built})", lb.display())
 }
 
 /// The first line of what a program says of itself; `None` if it is not there.
