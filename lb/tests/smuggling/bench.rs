@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,12 +10,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::recorder::{Act, HEARTBEAT, Member, Recorder, Seen, connect_from, own_answer};
-use crate::support::strict::{Response, responses, show, value};
+use crate::support::strict::{Response, responses, show, value, values};
 use crate::support::{Lb, eventually};
 use crate::vector::{Answer, Outcome, Step, Vector, Want};
 
 /// Whatever works takes far less.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Once this many were late the run has failed, and the rest of its report need not take for ever.
+const PATIENCE: usize = 3;
+const IMPATIENT: Duration = Duration::from_secs(1);
 
 /// How a client's bytes go out.
 #[derive(Clone, Copy)]
@@ -32,10 +36,21 @@ pub(crate) struct Bench {
     recorder: Arc<Recorder>,
     _members: Vec<Member>,
     scripts: Arc<Mutex<Scripts>>,
-    /// Senders so far, and how much was seen from them when they were judged.
-    known: Mutex<Vec<(String, String, usize)>>,
+    known: Mutex<Vec<Known>>,
     /// Connections of innocent clients after each vector.
     innocents: usize,
+    /// Vectors that were late so far.
+    late: AtomicUsize,
+}
+
+/// A sender so far.
+struct Known {
+    from: String,
+    name: String,
+    /// How much was seen from it when it was judged.
+    judged: usize,
+    /// What may still come: requests that were cut off are noticed when their connection ends.
+    cuts: Vec<Want>,
 }
 
 /// What a client saw.
@@ -68,36 +83,33 @@ impl Bench {
         all.extend(args);
         let lb = Lb::ready(&all).await;
         let known = Mutex::default();
-        Self { lb, recorder, _members: started, scripts, known, innocents }
+        Self { lb, recorder, _members: started, scripts, known, innocents, late: AtomicUsize::new(0) }
     }
 
     /// An address that nobody else has.
-    fn source(&self, name: &str) -> Ipv4Addr {
+    fn source(&self, name: &str, cuts: Vec<Want>) -> Ipv4Addr {
         let mut known = self.known.lock().unwrap();
         let number = known.len() as u32 + 1;
         let [_, high, middle, low] = number.to_be_bytes();
         let source = Ipv4Addr::new(127, 1 + high, middle, low);
-        known.push((source.to_string(), name.to_owned(), 0));
+        known.push(Known { from: source.to_string(), name: name.to_owned(), judged: 0, cuts });
         source
     }
 
     fn judged(&self, source: Ipv4Addr, seen: usize) {
         let from = source.to_string();
         let mut known = self.known.lock().unwrap();
-        let entry = known.iter_mut().find(|(known, ..)| *known == from).expect("it is known");
-        entry.2 = seen;
+        known.iter_mut().find(|known| known.from == from).expect("it is known").judged = seen;
     }
 
     /// Sends a vector. What is wrong about its outcome, one line each.
     pub(crate) async fn run(&self, vector: &Vector, style: Style) -> Vec<String> {
-        let source = self.source(&vector.name);
+        let source =
+            self.source(&vector.name, vector.outcomes.iter().filter_map(|outcome| outcome.cut.clone()).collect());
         let from = source.to_string();
         self.scripts.lock().unwrap().insert(from.clone(), vector.scripts.clone());
         let got = self.exchange(vector, source, style).await;
         let mut wrong = Vec::new();
-        if vector.scripts.iter().any(|(_, acts)| acts.iter().any(|act| matches!(act, Act::Gate))) {
-            self.recorder.open_gate();
-        }
         if !self.settled().await {
             wrong.push(format!("{} requests are still under way on replicas", self.recorder.busy()));
         }
@@ -117,10 +129,14 @@ impl Bench {
         wrong
     }
 
+    fn deadline(&self) -> Duration {
+        if self.late.load(Ordering::Relaxed) < PATIENCE { DEADLINE } else { IMPATIENT }
+    }
+
     /// Waits until no request is under way. False if that takes too long.
     async fn settled(&self) -> bool {
         let idle = eventually("replicas are idle", async || (self.recorder.busy() == 0).then_some(()));
-        tokio::time::timeout(DEADLINE, idle).await.is_ok()
+        tokio::time::timeout(self.deadline(), idle).await.is_ok()
     }
 
     /// Requests of clients that have done nothing must arrive as they are, and get their own answers. Faults that the
@@ -128,7 +144,7 @@ impl Bench {
     pub(crate) async fn innocents(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for _ in 0..self.innocents {
-            let source = self.source("an innocent client");
+            let source = self.source("an innocent client", Vec::new());
             if let Err(trouble) = self.innocent(source).await {
                 wrong.push(format!("an innocent client: {trouble}"));
             }
@@ -138,7 +154,7 @@ impl Bench {
     }
 
     async fn innocent(&self, source: Ipv4Addr) -> Result<(), String> {
-        let mut client = Client::new(connect_from(source, self.lb.addr).await);
+        let mut client = Client::new(connect_from(source, self.lb.addr).await, self.deadline());
         let mut wanted = Vec::new();
         for n in 0..2 {
             client.bytes.clear();
@@ -173,15 +189,17 @@ impl Bench {
     pub(crate) async fn end(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let idle = async || self.lb.replicas().await.iter().all(|replica| replica["in_flight"] == 0).then_some(());
-        eventually("nothing is in flight", idle).await;
-        let known = self.known.lock().unwrap();
-        for (from, name, judged) in known.iter() {
-            let seen = self.recorder.seen_from(from);
-            if seen.len() != *judged {
-                wrong.push(format!("{name}: more came when it was over: {:?}", &seen[*judged..]));
-            }
+        let idle = eventually("nothing is in flight", idle);
+        if tokio::time::timeout(DEADLINE, idle).await.is_err() {
+            wrong.push(format!("requests are in flight for ever: {:?}", self.lb.replicas().await));
         }
-        let strangers = self.recorder.take(|from| known.iter().any(|(known, ..)| known == from));
+        let known = self.known.lock().unwrap();
+        for Known { from, name, judged, cuts } in known.iter() {
+            let late = self.recorder.seen_from(from).split_off(*judged);
+            let wrongly = late.iter().filter(|seen| seen.request.whole || !cuts.iter().any(|cut| is_part(seen, cut)));
+            wrong.extend(wrongly.map(|seen| format!("{name}: this came when it was over: {seen:?}")));
+        }
+        let strangers = self.recorder.take(|from| known.iter().any(|known| known.from == from));
         wrong.extend(strangers.iter().map(|seen| format!("from nobody: {seen:?}")));
         wrong.extend(self.recorder.faults());
         wrong.extend(self.lb.log().into_iter().filter(|line| line.contains("panicked")));
@@ -189,7 +207,7 @@ impl Bench {
     }
 
     async fn exchange(&self, vector: &Vector, source: Ipv4Addr, style: Style) -> Got {
-        let mut client = Client::new(connect_from(source, self.lb.addr).await);
+        let mut client = Client::new(connect_from(source, self.lb.addr).await, self.deadline());
         let outcome = &vector.outcomes[0];
         let is_head = |n: usize| outcome.forwarded.get(n).is_some_and(|want| want.method == "HEAD");
         let finals = |bytes: &[u8], n: usize| {
@@ -204,6 +222,10 @@ impl Bench {
                 Step::HalfClose => drop(client.stream.shutdown().await),
                 Step::Await(n) => client.read_until(|bytes| finals(bytes, *n)).await,
                 Step::AwaitInterim => client.read_until(interim).await,
+                Step::OpenGate => {
+                    self.recorder.open_gate();
+                    self.settled().await;
+                }
             }
         }
         if outcome.closed {
@@ -214,6 +236,7 @@ impl Bench {
             client.read_until(|bytes| finals(bytes, outcome.answers.len() + 1)).await;
         }
         let Client { bytes, closed, late, .. } = client;
+        self.late.fetch_add(usize::from(late), Ordering::Relaxed);
         let mut responses = responses(&bytes, is_head, closed);
         let is_tail = |last: &mut Response| value(&last.fields, "x-marker").as_deref() == Some("tail");
         let tail = responses.as_mut().ok().and_then(|all| all.pop_if(is_tail));
@@ -223,14 +246,15 @@ impl Bench {
 
 struct Client {
     stream: TcpStream,
+    deadline: Duration,
     bytes: Vec<u8>,
     closed: bool,
     late: bool,
 }
 
 impl Client {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, bytes: Vec::new(), closed: false, late: false }
+    fn new(stream: TcpStream, deadline: Duration) -> Self {
+        Self { stream, deadline, bytes: Vec::new(), closed: false, late: false }
     }
 
     /// The balancer may have closed the connection meanwhile. What it has said before can still be read.
@@ -255,7 +279,8 @@ impl Client {
             }
         };
         // Whoever was late once will not be waited for again.
-        self.late = self.late || tokio::time::timeout(DEADLINE, read).await.is_err();
+        let deadline = self.deadline;
+        self.late = self.late || tokio::time::timeout(deadline, read).await.is_err();
     }
 }
 
@@ -291,12 +316,7 @@ fn judge(outcome: &Outcome, got: &Got, seen: &[Seen]) -> Vec<String> {
                 Some(want) => wrong.extend(differences(want, seen)),
             }
         } else {
-            let is_cut = |want: &Want| {
-                want.method == seen.request.method
-                    && want.target == seen.request.target
-                    && want.body.starts_with(&seen.request.body)
-            };
-            if !outcome.cut.as_ref().is_some_and(is_cut) {
+            if !outcome.cut.as_ref().is_some_and(|cut| is_part(seen, cut)) {
                 wrong.push(format!("this should not have got to a replica, not even in part: {:?}", seen.request));
             }
         }
@@ -305,11 +325,17 @@ fn judge(outcome: &Outcome, got: &Got, seen: &[Seen]) -> Vec<String> {
     wrong
 }
 
+/// Is this a part of that?
+fn is_part(seen: &Seen, whole: &Want) -> bool {
+    let request = &seen.request;
+    whole.method == request.method && whole.target == request.target && whole.body.starts_with(&request.body)
+}
+
 fn is_answer(given: &Response, wanted: &Answer) -> bool {
     let field = |name| value(&given.fields, name).unwrap_or_default().to_ascii_lowercase();
     match wanted {
         Answer::Status(status) => given.whole && given.status == *status && field("x-marker") != "poison",
-        Answer::Body(body) => given.whole && given.status == 200 && given.body == *body,
+        Answer::Body(body) => given.whole && given.status == 200 && given.body == body.as_bytes(),
         Answer::Broken(status) => !given.whole && given.status == *status,
         Answer::Refused(status) => {
             let says_so = String::from_utf8_lossy(&given.body).contains(r#""status":"failure""#);
@@ -326,14 +352,17 @@ fn differences(want: &Want, seen: &Seen) -> Vec<String> {
         wrong.push(format!("a replica should have got {} {target} with {body}, and got {request:?}", want.method));
     }
     for (name, wanted) in &want.fields {
-        let given = value(&request.fields, name);
-        let same = match (&given, wanted) {
-            (Some(given), Some(wanted)) => given.eq_ignore_ascii_case(wanted),
-            (None, None) => true,
+        let given = values(&request.fields, name);
+        let same = match (&given[..], wanted) {
+            ([given], Some(wanted)) => given.eq_ignore_ascii_case(wanted.as_bytes()),
+            ([], None) => true,
             _ => false,
         };
         if !same {
-            wrong.push(format!("{name} should be {wanted:?}, and is {given:?}"));
+            wrong.push(format!(
+                "{name} should be {wanted:?}, and is {}",
+                given.iter().map(|value| show(value)).collect::<Vec<_>>().join(" and ")
+            ));
         }
     }
     wrong

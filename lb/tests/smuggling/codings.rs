@@ -154,12 +154,12 @@ fn names() -> Vec<Vector> {
         // The length covers the chunks and the request behind them, or chunks end before it: one of both is blind.
         let length = format!("Content-Length: {}\r\n", chunks().len());
         all.push(refused(
-            format!("CL.TE, TE with {name}"),
+            format!("CL.TE, TE: {name}"),
             400,
             post_bytes(&[length.as_bytes(), line].concat(), &chunks()),
             HIDDEN,
         ));
-        all.push(refused(format!("TE with {name}"), 400, post_bytes(line, &chunks()), HIDDEN));
+        all.push(refused(format!("TE: {name}"), 400, post_bytes(line, &chunks()), HIDDEN));
     }
     all
 }

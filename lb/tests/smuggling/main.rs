@@ -76,7 +76,8 @@ async fn nothing_is_smuggled_by_one_worker_to_one_replica() {
 #[tokio::test]
 async fn nothing_is_smuggled_in_pieces_by_two_workers_to_three_replicas() {
     let bench = Bench::start(3, 2, &[]).await;
-    run(&bench, &quick(), Style::Pieces).await;
+    let vectors: Vec<_> = quick().into_iter().filter(|vector| !vector.at_once).collect();
+    run(&bench, &vectors, Style::Pieces).await;
 }
 
 #[tokio::test]
@@ -116,4 +117,33 @@ fn each_vector_has_a_name_of_its_own_and_a_reason() {
     }
     println!("figure: {} vectors", names.len());
     assert!(names.len() >= 400, "only {}", names.len());
+}
+
+/// What the other tests stand on: a replica that took these for requests would hide what they must show.
+#[test]
+fn the_replicas_read_by_the_letter() {
+    use support::strict::request;
+    let whole = |bytes: &str| request(bytes.as_bytes()).unwrap().is_some_and(|(request, _)| request.whole);
+    assert!(whole("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"));
+    assert!(whole("POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"));
+    assert!(!whole("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nhi"));
+    assert!(!whole("POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"));
+    for bad in [
+        "GET /x HTTP/1.1\nhost: a\n\n",
+        "GET /x HTTP/1.0\r\nhost: a\r\n\r\n",
+        "GET /x y HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /x HTTP/1.1\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\nx: b\r\n c\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\nx : b\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\nx: b\rc\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\ncontent-length: +2\r\n\r\nhi",
+        "GET /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nhi",
+        "GET /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2;x\r\nhi\r\n0\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi!\r\n0\r\n\r\n",
+        "GET /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\nhi\r\n0\r\n\r\n",
+    ] {
+        assert!(request(bad.as_bytes()).is_err(), "{bad:?}");
+    }
 }

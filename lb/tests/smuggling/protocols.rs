@@ -129,6 +129,7 @@ fn upgrades() -> Vec<Vector> {
             Outcome::last(vec![asked()]).answered(&[Answer::Status(426)]),
             UPGRADE,
         )
+        .at_once()
         .script(
             "/attack",
             [Act::Body, Act::Write(b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n".to_vec())],
@@ -138,7 +139,8 @@ fn upgrades() -> Vec<Vector> {
             format!("{websocket}{SMUGGLED}"),
             Outcome::last(vec![asked()]),
             UPGRADE,
-        ),
+        )
+        .at_once(),
         vector(
             "a refused upgrade, and a request later",
             websocket.clone(),

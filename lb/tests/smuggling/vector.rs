@@ -10,6 +10,8 @@ pub(crate) struct Vector {
     pub(crate) name: String,
     pub(crate) why: &'static str,
     pub(crate) steps: Vec<Step>,
+    /// What comes of it depends on its bytes arriving together.
+    pub(crate) at_once: bool,
     /// What replicas do about requests for these targets; other requests get [`own_answer`].
     ///
     /// [`own_answer`]: crate::support::recorder::own_answer
@@ -26,6 +28,8 @@ pub(crate) enum Step {
     Await(usize),
     /// Waits for an interim answer.
     AwaitInterim,
+    /// Lets a replica pass an [`Act::Gate`], and waits until it has done what comes behind it.
+    OpenGate,
     /// Says that nothing more comes.
     HalfClose,
 }
@@ -52,7 +56,7 @@ pub(crate) enum Answer {
     /// From the balancer or a replica.
     Status(u16),
     /// A 200 with this body.
-    Body(Vec<u8>),
+    Body(&'static str),
     /// Breaks off after its head, or after a part of its body.
     Broken(u16),
 }
@@ -135,7 +139,7 @@ impl Outcome {
 /// One vector whose client sends all its bytes at once.
 pub(crate) fn vector(name: impl Into<String>, sent: impl Into<Vec<u8>>, outcome: Outcome, why: &'static str) -> Vector {
     let steps = vec![Step::Send(sent.into())];
-    Vector { name: name.into(), why, steps, scripts: Vec::new(), outcomes: vec![outcome] }
+    Vector { name: name.into(), why, steps, at_once: false, scripts: Vec::new(), outcomes: vec![outcome] }
 }
 
 /// One that is refused, and nothing reaches a replica.
@@ -160,8 +164,14 @@ impl Vector {
         self
     }
 
+    pub(crate) fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+
     /// What a replica does about requests for this target.
     pub(crate) fn script(mut self, target: &'static str, acts: impl Into<Vec<Act>>) -> Self {
+        self.scripts.retain(|(other, _)| *other != target);
         self.scripts.push((target, acts.into()));
         self
     }

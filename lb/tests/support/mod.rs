@@ -11,7 +11,10 @@ pub mod load;
 pub mod recorder;
 pub mod replica;
 pub mod strict;
+<<<<<<< HEAD
 pub mod wire;
+=======
+>>>>>>> 139b69b (Try request smuggling on the public listener, vector by vector)
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};

@@ -217,7 +217,8 @@ impl Recorder {
             };
             if !goes_on {
                 if let (false, Some(from)) = (read_whole, from) {
-                    self.keep(from, head);
+                    // However much of it has come: it was not read.
+                    self.keep(from, Request { whole: false, ..head });
                 }
                 return false;
             }

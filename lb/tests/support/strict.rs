@@ -3,11 +3,13 @@
 //! Lines end with CRLF, there is one framing, chunks have a bare size. Whatever deviates by a byte is an error: the
 //! balancer writes its messages itself, so it has no reason to.
 
+use std::fmt;
+
 /// Field names in lower case, with their values.
 pub type Fields = Vec<(String, Vec<u8>)>;
 
 /// A request as a replica got it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
     pub target: Vec<u8>,
@@ -20,7 +22,7 @@ pub struct Request {
 }
 
 /// A response as a client got it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
     pub fields: Fields,
@@ -28,6 +30,32 @@ pub struct Response {
     pub body: Vec<u8>,
     /// Its body was there to the end.
     pub whole: bool,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.target.escape_ascii())?;
+        write_rest(f, self.fields.iter().chain(&self.trailers), &self.body, self.whole)
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        write_rest(f, self.fields.iter(), &self.body, self.whole)
+    }
+}
+
+fn write_rest<'a>(
+    f: &mut fmt::Formatter<'_>,
+    fields: impl Iterator<Item = &'a (String, Vec<u8>)>,
+    body: &[u8],
+    whole: bool,
+) -> fmt::Result {
+    for (name, value) in fields {
+        write!(f, ", {name}: {}", value.escape_ascii())?;
+    }
+    write!(f, ", {} {}", if whole { "body" } else { "part of a body" }, show(body))
 }
 
 /// All values of a field.
@@ -200,7 +228,11 @@ fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// Bytes as a person can read them.
+/// Bytes as a person can read them, the first few thousand.
 pub fn show(bytes: &[u8]) -> String {
-    format!("\"{}\"", bytes.escape_ascii())
+    const MOST: usize = 3000;
+    match bytes.get(..MOST) {
+        Some(first) => format!("\"{}\" and {} more", first.escape_ascii(), bytes.len() - MOST),
+        None => format!("\"{}\"", bytes.escape_ascii()),
+    }
 }
