@@ -9,13 +9,14 @@ RELEASE := target/$(TARGET)/release
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose)
 FLEET ?= ringkeeper
 PORT := $(or $(RINGKEEPER_PORT),5000)
+FUZZ_SECONDS ?= 600
 ADMIN_PORT := $(or $(RINGKEEPER_ADMIN_PORT),5001)
 # "host": images hold what cargo builds here; "full": everything is built in Docker.
 export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread bench bench-quick soak figures test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread bench bench-quick soak figures fuzz test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -88,6 +89,10 @@ figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --workspace
 	@cargo test --locked -q -p lb --test healing --test docker -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^\.*figure: //'
+
+fuzz: need-cargo ## Send the balancer damaged requests, for FUZZ_SECONDS=600
+	@cargo build --locked -q --workspace
+	@RINGKEEPER_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked -q -p lb --test framing_fuzz replicas_get -- --nocapture
 
 test: fmt lint unit doc deny ## Run everything that must hold: format, lints, tests, docs, dependencies
 

@@ -11,10 +11,7 @@ pub mod load;
 pub mod recorder;
 pub mod replica;
 pub mod strict;
-<<<<<<< HEAD
 pub mod wire;
-=======
->>>>>>> 139b69b (Try request smuggling on the public listener, vector by vector)
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
