@@ -6,13 +6,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::uri::PathAndQuery;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::http1::chunked::Decoder;
+use crate::http1::{Framing, field_slots, response};
 use crate::net::is_own_trouble;
 
 /// A heartbeat's body is read to see the exchange to its end, up to this many bytes.
@@ -59,7 +58,7 @@ pub enum ProbeError {
 /// Asks one replica.
 #[derive(Debug, Clone)]
 pub struct Prober {
-    path: Uri,
+    path: PathAndQuery,
     timeout: Duration,
 }
 
@@ -86,32 +85,57 @@ impl Prober {
         self.ask(stream, addr).await.map_err(ProbeError::Bad)
     }
 
-    async fn ask(&self, stream: TcpStream, addr: SocketAddr) -> Result<(), String> {
+    async fn ask(&self, mut stream: TcpStream, addr: SocketAddr) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.path.clone();
-        let host = HeaderValue::from_str(&addr.to_string()).map_err(|error| error.to_string())?;
-        request.headers_mut().insert(header::HOST, host);
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("ringkeeper-heartbeat"));
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status();
-            // Read to its end, so that a replica logs no broken connection.
-            let _ = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
-            if status.is_success() { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
+        let path = &self.path;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {addr}\r\nuser-agent: ringkeeper-heartbeat\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+        let mut bytes = Vec::with_capacity(512);
+        loop {
+            let read = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
+            let mut slots = field_slots();
+            match response::parse(&bytes, false, &mut slots)? {
+                // An interim response is none yet.
+                Some(head) if head.status < 200 => {
+                    let len = head.len;
+                    bytes.drain(..len);
+                }
+                Some(head) => {
+                    let (status, framing, len) = (head.status, head.framing, head.len);
+                    bytes.drain(..len);
+                    read_body(&mut stream, bytes, framing).await;
+                    return if (200..300).contains(&status) { Ok(()) } else { Err(format!("status {status}")) };
+                }
+                None if read == 0 => return Err("connection closed".into()),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Reads a body to its end, so that a replica logs no broken connection. The verdict does not depend on it. `bytes` is what
+/// has arrived of it already.
+async fn read_body(stream: &mut TcpStream, mut bytes: Vec<u8>, framing: Framing) {
+    let (mut decoder, mut left) = (Decoder::default(), BODY_LIMIT);
+    loop {
+        let over = match framing {
+            Framing::None => true,
+            Framing::Length(length) => bytes.len() as u64 >= length,
+            Framing::Chunked => {
+                let over = decoder.decode(&mut bytes).map_or(true, |decoded| decoded.done);
+                bytes.clear();
+                over
+            }
+            Framing::UntilClose => false,
         };
-        // The connection is driven here and ends with this exchange.
-        let drive = async {
-            let _ = connection.await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            answer = answer => answer,
-            () = drive => Err("connection closed".into()),
+        if over || left == 0 {
+            return;
+        }
+        match stream.read_buf(&mut bytes).await {
+            Ok(read @ 1..) => left = left.saturating_sub(read),
+            _ => return,
         }
     }
 }
@@ -142,7 +166,6 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     #[test]
@@ -169,6 +192,18 @@ mod tests {
         (addr, seen)
     }
 
+    /// Answers one connection, and leaves it open.
+    async fn open_replica(bytes: String) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let open = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        (addr, open)
+    }
+
     fn prober() -> Prober {
         Prober::new(&HeartbeatConfig { timeout: Duration::from_millis(200), ..HeartbeatConfig::default() }).unwrap()
     }
@@ -182,6 +217,11 @@ mod tests {
         assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("status 500".into())));
         let (addr, _seen) = replica("").await;
         assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("no answer within 200ms".into())));
+        for kept_open in ["content-length: 2\r\n\r\nok", "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"] {
+            let (addr, stays_open) = open_replica(format!("HTTP/1.1 200 OK\r\n{kept_open}")).await;
+            assert_eq!(prober().probe(addr).await, Ok(()), "{kept_open}");
+            drop(stays_open);
+        }
         let (addr, seen) = replica("rubbish\r\n\r\n").await;
         assert!(prober().probe(addr).await.is_err());
         drop(seen);

@@ -2,12 +2,11 @@
 //! whoever has something to read.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::tcp::ReadHalf;
+use super::stream::Stream;
 
 /// Size of a buffer for heads and short bodies, bytes.
 pub(super) const SMALL: usize = 16 * 1024;
@@ -80,6 +79,8 @@ pub(super) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// It shall be a large one.
+    long: bool,
 }
 
 impl Buffer {
@@ -118,15 +119,21 @@ impl Buffer {
     #[inline]
     pub(super) fn borrow_from(&mut self, buffers: &Buffers) {
         if self.bytes.is_empty() {
-            self.bytes = buffers.take(SMALL);
+            self.bytes = buffers.take(if self.long { LARGE } else { SMALL });
         }
     }
 
-    /// Sees to it that long bodies are read in long pieces.
-    pub(super) fn enlarge(&mut self, buffers: &Buffers) {
-        if self.bytes.len() < LARGE {
+    /// Sees to it that a long body is read in long pieces, until the memory is given back for good.
+    pub(super) fn read_long(&mut self, buffers: &Buffers) {
+        self.long = true;
+        if !self.bytes.is_empty() && self.bytes.len() < LARGE {
             self.resize(buffers, LARGE);
         }
+    }
+
+    /// The next body may be a short one.
+    pub(super) fn read_short(&mut self) {
+        self.long = false;
     }
 
     /// Makes room for more than there is, up to `most` bytes in all. False if it holds these already.
@@ -171,21 +178,28 @@ impl Buffer {
 
     /// Reads what has arrived; 0 at the end of the stream. Must not be called when full.
     #[inline]
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
         if self.end == self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let mut free = ReadBuf::new(&mut self.bytes[self.end..]);
-        ready!(Pin::new(from).poll_read(cx, &mut free))?;
-        let read = free.filled().len();
+        let read = ready!(from.poll_read(cx, &mut self.bytes[self.end..]))?;
         self.end += read;
         Poll::Ready(Ok(read))
     }
 
-    /// The same as a future.
-    pub(super) async fn fill(&mut self, from: &mut ReadHalf<'_>) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_fill(cx, from)).await
+    /// Waits for something to arrive, and reads it; 0 at the end of the stream. While it waits with nothing in it, it holds no
+    /// memory, so that the same few buffers serve all who wait, and stay in the processor's cache.
+    pub(super) async fn fill(&mut self, from: &Stream, buffers: &Buffers) -> io::Result<usize> {
+        self.lend_back(buffers);
+        poll_fn(|cx| {
+            if self.bytes.is_empty() {
+                ready!(from.poll_readable(cx))?;
+                self.borrow_from(buffers);
+            }
+            self.poll_fill(cx, from)
+        })
+        .await
     }
 }
 
@@ -208,7 +222,7 @@ mod tests {
         assert_eq!(buffer.filled(), b"ello");
         buffer.lend_back(&buffers);
         assert_eq!(buffer.filled(), b"ello", "what is in it stays");
-        buffer.enlarge(&buffers);
+        buffer.read_long(&buffers);
         assert_eq!((buffer.filled(), buffer.bytes.len(), buffers.small.borrow().len()), (&b"ello"[..], LARGE, 1));
         buffer.consume(4);
         buffer.lend_back(&buffers);

@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 
 use rustc_hash::FxHashMap;
-use tokio::net::TcpStream;
 
-use super::stream::{is_quiet, seems_quiet};
+use super::stream::Stream;
 use crate::replica::{Generation, Replica};
 
 /// Idle connections kept per replica and worker; more are closed.
@@ -13,7 +12,7 @@ const IDLE_PER_REPLICA: usize = 1024;
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     /// Tick at which it became idle.
     since: u64,
 }
@@ -27,11 +26,11 @@ pub(super) struct Connections {
 impl Connections {
     /// The connection that was used last, if one is open. `for_sure`: the system itself is asked whether it is, for a
     /// request that can't be sent twice.
-    pub(super) fn take(&self, generation: Generation, for_sure: bool) -> Option<TcpStream> {
+    pub(super) fn take(&self, generation: Generation, for_sure: bool) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&generation)?;
-        while let Some(Idle { mut stream, .. }) = connections.pop() {
-            if seems_quiet(&mut stream) && (!for_sure || is_quiet(&stream)) {
+        while let Some(Idle { stream, .. }) = connections.pop() {
+            if stream.seems_quiet() && (!for_sure || stream.is_quiet()) {
                 return Some(stream);
             }
         }
@@ -39,7 +38,7 @@ impl Connections {
     }
 
     /// Keeps a connection whose exchange was seen to its end.
-    pub(super) fn put(&self, replica: &Replica, stream: TcpStream, now: u64) {
+    pub(super) fn put(&self, replica: &Replica, stream: Stream, now: u64) {
         // One that is leaving gets no more requests.
         if !replica.is_ready() {
             return;
@@ -58,7 +57,7 @@ impl Connections {
         self.idle.borrow_mut().retain(|generation, connections| {
             let before = connections.len();
             let keep = keep(*generation);
-            connections.retain_mut(|idle| keep && idle.since >= oldest && seems_quiet(&mut idle.stream));
+            connections.retain(|idle| keep && idle.since >= oldest && idle.stream.seems_quiet());
             closed += before - connections.len();
             !connections.is_empty()
         });

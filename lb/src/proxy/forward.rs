@@ -9,13 +9,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 use super::buffers::Buffer;
 use super::error::ProxyError;
 use super::respond::{Answer, Asked, Respond};
 use super::retry::{Progress, may_retry};
 use super::session::{After, Client, Plan};
+use super::stream::Stream;
 use super::tunnel;
 use super::upload::{Deadlines, Flow, Upload, UploadEnd, Way};
 use super::watchdog::{Alarm, Watch};
@@ -159,7 +158,7 @@ impl Worker {
         let replica = lease.replica();
         let idle = trust_idle.then(|| self.connections.take(replica.generation, !repeatable)).flatten();
         let reused = idle.is_some();
-        let mut stream = match idle {
+        let stream = match idle {
             Some(stream) => stream,
             None => match self.connect(&lease, &client.watch).await {
                 Ok(stream) => stream,
@@ -172,9 +171,8 @@ impl Worker {
             client.watch.also_for(replica);
         }
         let mut buffer = Buffer::default();
-        buffer.borrow_from(&self.buffers);
         let flow = Flow::default();
-        let end = self.both_ways(client, exchange, &lease, &mut stream, &mut buffer, &flow).await;
+        let end = self.both_ways(client, exchange, &lease, &stream, &mut buffer, &flow).await;
         let tried = self.verdict(client, exchange, lease, stream, &flow, end);
         let tried = match tried {
             Verdict::Tunnel(lease, stream) => {
@@ -194,7 +192,7 @@ impl Worker {
         client: &mut Client,
         exchange: &mut Exchange<'_>,
         lease: &Lease,
-        stream: &mut TcpStream,
+        stream: &Stream,
         buffer: &mut Buffer,
         flow: &Flow,
     ) -> End {
@@ -207,8 +205,6 @@ impl Worker {
                 self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
             }
         };
-        let (mut client_read, mut client_write) = client.stream.split();
-        let (mut replica_read, mut replica_write) = stream.split();
         let asked = Asked {
             to_head: plan.to_head,
             is_1_1: plan.is_1_1,
@@ -218,11 +214,15 @@ impl Worker {
             hides_not_found: self.hides_not_found(),
         };
         let mut respond = Respond { asked, buffer, way, on_status: &on_status };
-        let mut up =
-            pin!(exchange.upload.run(&client.head, &mut client_read, &mut client.input, &mut replica_write, way));
-        let mut down = pin!(respond.run(&mut replica_read, &mut client_write));
+        let mut up = pin!(exchange.upload.run(&client.head, &client.stream, &mut client.input, stream, way));
+        let mut down = pin!(respond.run(stream, &client.stream));
         let mut refused = false;
         poll_fn(|cx| {
+            // Once all has gone, it is the response that is waited for.
+            let uploaded = flow.uploaded.get();
+            if uploaded && let Poll::Ready(answer) = down.as_mut().poll(cx) {
+                return Poll::Ready(End::Answer(answer));
+            }
             if !refused {
                 match up.as_mut().poll(cx) {
                     // It may have answered before it closed its ear.
@@ -231,7 +231,7 @@ impl Worker {
                     Poll::Pending => {}
                 }
             }
-            if let Poll::Ready(answer) = down.as_mut().poll(cx) {
+            if !uploaded && let Poll::Ready(answer) = down.as_mut().poll(cx) {
                 return Poll::Ready(End::Answer(answer));
             }
             client.watch.poll(cx).map(End::Alarm)
@@ -242,7 +242,7 @@ impl Worker {
 
 enum Verdict {
     Tried(Tried),
-    Tunnel(Lease, TcpStream),
+    Tunnel(Lease, Stream),
 }
 
 impl Worker {
@@ -252,12 +252,12 @@ impl Worker {
         client: &Client,
         exchange: &Exchange<'_>,
         lease: Lease,
-        stream: TcpStream,
+        stream: Stream,
         flow: &Flow,
         end: End,
     ) -> Verdict {
         let hostname = || lease.replica().hostname.to_string();
-        let keep = |stream: TcpStream, reusable: bool| {
+        let keep = |stream: Stream, reusable: bool| {
             if reusable && flow.uploaded.get() {
                 self.connections.put(lease.replica(), stream, self.watchdog.now());
             }
@@ -341,13 +341,12 @@ impl Worker {
     }
 
     /// A new connection to the leased replica.
-    async fn connect(&self, lease: &Lease, watch: &Watch) -> Result<TcpStream, ProxyError> {
+    async fn connect(&self, lease: &Lease, watch: &Watch) -> Result<Stream, ProxyError> {
         let replica = lease.replica();
         watch.set(self.ticks.connect);
         watch.also_for(replica);
-        let reason = match guarded(watch, TcpStream::connect(replica.addr)).await {
+        let reason = match guarded(watch, Stream::connect(replica.addr)).await {
             Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
                 self.metrics.connects.inc();
                 return Ok(stream);
             }

@@ -120,7 +120,6 @@ async fn read_body(
     let (mut body, mut decoder) = (Vec::new(), (framing == Framing::Chunked).then(Decoder::default));
     // For the whole body, as it is a short one.
     client.watch.set(worker.ticks.header);
-    let (mut read, _) = client.stream.split();
     loop {
         let input = &mut client.input;
         match &mut decoder {
@@ -145,7 +144,7 @@ async fn read_body(
             return Ok((body.into(), left == 0));
         }
         input.borrow_from(&worker.buffers);
-        let filled = poll_fn(|cx| match input.poll_fill(cx, &mut read) {
+        let filled = poll_fn(|cx| match input.poll_fill(cx, &client.stream) {
             Poll::Ready(filled) => Poll::Ready(Some(filled)),
             Poll::Pending => client.watch.poll(cx).map(|_| None),
         })

@@ -2,12 +2,9 @@
 
 use std::io::{self, IoSlice};
 
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use super::buffers::Buffer;
 use super::rewrite::{Delivery, for_client};
-use super::stream::{is_quiet, write_all};
+use super::stream::Stream;
 use super::upload::Way;
 use crate::http1::chunked::{CRLF, Decoder, LAST_CHUNK, SizeLine};
 use crate::http1::{Framing, field_slots, response};
@@ -78,7 +75,7 @@ pub(super) struct Respond<'a> {
 
 impl Respond<'_> {
     /// Reads the response and passes it on.
-    pub(super) async fn run(&mut self, replica: &mut ReadHalf<'_>, client: &mut WriteHalf<'_>) -> Answer {
+    pub(super) async fn run(&mut self, replica: &Stream, client: &Stream) -> Answer {
         let mut head = self.way.buffers.head();
         let answer = match self.respond(&mut head, replica, client).await {
             Ok(answer) | Err(answer) => answer,
@@ -87,16 +84,11 @@ impl Respond<'_> {
         answer
     }
 
-    async fn respond(
-        &mut self,
-        head: &mut Vec<u8>,
-        replica: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
-    ) -> Result<Answer, Answer> {
+    async fn respond(&mut self, head: &mut Vec<u8>, replica: &Stream, client: &Stream) -> Result<Answer, Answer> {
         let mut interim = 0;
         let taken = loop {
             head.clear();
-            let taken = self.head(head, replica, client.as_ref()).await?;
+            let taken = self.head(head, replica, client).await?;
             match taken.status {
                 101 if self.asked.upgrade => {
                     (self.on_status)(taken.status);
@@ -144,20 +136,17 @@ impl Respond<'_> {
     }
 
     /// Reads a whole head, and writes it for the client unless it can go as it is.
-    async fn head(
-        &mut self,
-        out: &mut Vec<u8>,
-        replica: &mut ReadHalf<'_>,
-        client: &TcpStream,
-    ) -> Result<Taken, Answer> {
+    async fn head(&mut self, out: &mut Vec<u8>, replica: &Stream, client: &Stream) -> Result<Taken, Answer> {
         loop {
             if !self.buffer.is_empty()
                 && let Some(taken) = self.parse(out, client).map_err(|reason| Answer::Bad { reason })?
             {
                 return Ok(taken);
             }
-            self.buffer.make_room(self.way.buffers, response::MAX_HEAD);
-            let reason = match self.buffer.fill(replica).await {
+            if !self.buffer.is_empty() {
+                self.buffer.make_room(self.way.buffers, response::MAX_HEAD);
+            }
+            let reason = match self.buffer.fill(replica, self.way.buffers).await {
                 Ok(0) => "it closed the connection without an answer".to_owned(),
                 Ok(_) => {
                     self.way.flow.answered.set(true);
@@ -169,7 +158,7 @@ impl Respond<'_> {
         }
     }
 
-    fn parse(&mut self, out: &mut Vec<u8>, client: &TcpStream) -> Result<Option<Taken>, &'static str> {
+    fn parse(&mut self, out: &mut Vec<u8>, client: &Stream) -> Result<Option<Taken>, &'static str> {
         let mut slots = field_slots();
         let bytes = self.buffer.filled();
         let Some(head) = response::parse(bytes, self.asked.to_head, &mut slots)? else { return Ok(None) };
@@ -179,7 +168,7 @@ impl Respond<'_> {
         let unread = self.asked.expects_continue && head.status >= 300;
         let read_whole = self.way.flow.uploaded.get() && !unread;
         // And what came behind a request for another protocol was not meant for this one.
-        let in_doubt = self.asked.upgrade && head.status >= 200 && !is_quiet(client);
+        let in_doubt = self.asked.upgrade && head.status >= 200 && !client.is_quiet();
         let keep_alive = self.asked.keep_alive && delivery != Delivery::UntilClose && read_whole && !in_doubt;
         let verbatim = head.verbatim && self.asked.is_1_1 && keep_alive;
         if !verbatim {
@@ -197,7 +186,7 @@ impl Respond<'_> {
     }
 
     /// Writes to the client; time counts against it meanwhile.
-    async fn write(&self, client: &mut WriteHalf<'_>, pieces: &[&[u8]]) -> Result<(), Answer> {
+    async fn write(&self, client: &Stream, pieces: &[&[u8]]) -> Result<(), Answer> {
         const MOST: usize = 5;
         let mut slices = [IoSlice::new(&[]); MOST];
         for (slice, piece) in slices.iter_mut().zip(pieces) {
@@ -205,25 +194,19 @@ impl Respond<'_> {
         }
         let slices = slices.get_mut(..pieces.len()).unwrap_or_default();
         self.way.flow.waits_for_client.set(true);
-        let written = write_all(client, slices, || self.way.watch.renew(self.way.deadlines.idle)).await;
+        let written = client.write_all(slices, || self.way.watch.renew(self.way.deadlines.idle)).await;
         self.way.flow.waits_for_client.set(false);
         written.map_err(|_| Answer::ClientGone)
     }
 
     /// Reads more of the body.
-    async fn more(&mut self, replica: &mut ReadHalf<'_>) -> Result<usize, Answer> {
-        let read = self.buffer.fill(replica).await.map_err(|error| broken(&error))?;
+    async fn more(&mut self, replica: &Stream) -> Result<usize, Answer> {
+        let read = self.buffer.fill(replica, self.way.buffers).await.map_err(|error| broken(&error))?;
         self.way.watch.renew(self.way.deadlines.idle);
         Ok(read)
     }
 
-    async fn pass_on(
-        &mut self,
-        taken: &Taken,
-        head: &[u8],
-        replica: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
-    ) -> Result<(), Answer> {
+    async fn pass_on(&mut self, taken: &Taken, head: &[u8], replica: &Stream, client: &Stream) -> Result<(), Answer> {
         match (taken.framing, taken.delivery) {
             (Framing::None, _) => {
                 if taken.verbatim {
@@ -251,8 +234,8 @@ impl Respond<'_> {
         length: u64,
         taken: &Taken,
         head: &[u8],
-        replica: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        replica: &Stream,
+        client: &Stream,
     ) -> Result<(), Answer> {
         let here = |left: u64, len: usize| usize::try_from(left).unwrap_or(usize::MAX).min(len);
         let first = here(length, self.buffer.len() - taken.len);
@@ -265,7 +248,7 @@ impl Respond<'_> {
         self.buffer.consume(both);
         let mut left = length - first as u64;
         if left > LONG {
-            self.buffer.enlarge(self.way.buffers);
+            self.buffer.read_long(self.way.buffers);
         }
         while left > 0 {
             if self.more(replica).await? == 0 {
@@ -279,13 +262,7 @@ impl Respond<'_> {
         Ok(())
     }
 
-    async fn by_chunks(
-        &mut self,
-        chunked: bool,
-        head: &[u8],
-        replica: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
-    ) -> Result<(), Answer> {
+    async fn by_chunks(&mut self, chunked: bool, head: &[u8], replica: &Stream, client: &Stream) -> Result<(), Answer> {
         let (mut decoder, mut head, mut end, mut pieces) = (Decoder::default(), head, Vec::new(), 0_u32);
         loop {
             let decoded = decoder.decode(self.buffer.filled_mut());
@@ -305,7 +282,7 @@ impl Respond<'_> {
             }
             pieces += 1;
             if pieces == 4 {
-                self.buffer.enlarge(self.way.buffers);
+                self.buffer.read_long(self.way.buffers);
             }
             if self.more(replica).await? == 0 {
                 return Err(broken(&io::ErrorKind::UnexpectedEof.into()));
@@ -317,8 +294,8 @@ impl Respond<'_> {
         &mut self,
         chunked: bool,
         head: &[u8],
-        replica: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
+        replica: &Stream,
+        client: &Stream,
     ) -> Result<(), Answer> {
         let (mut head, mut pieces) = (head, 0_u32);
         loop {
@@ -328,7 +305,7 @@ impl Respond<'_> {
             self.buffer.consume(len);
             pieces += 1;
             if pieces == 4 {
-                self.buffer.enlarge(self.way.buffers);
+                self.buffer.read_long(self.way.buffers);
             }
             if self.more(replica).await? == 0 {
                 return if chunked { self.write(client, &[LAST_CHUNK]).await } else { Ok(()) };
@@ -337,14 +314,7 @@ impl Respond<'_> {
     }
 
     /// Writes the head, so many bytes of payload, in a chunk if asked to, and the end.
-    async fn piece(
-        &self,
-        chunked: bool,
-        head: &[u8],
-        len: usize,
-        end: &[u8],
-        client: &mut WriteHalf<'_>,
-    ) -> Result<(), Answer> {
+    async fn piece(&self, chunked: bool, head: &[u8], len: usize, end: &[u8], client: &Stream) -> Result<(), Answer> {
         let payload = &self.buffer.filled()[..len];
         if chunked && len > 0 {
             self.write(client, &[head, SizeLine::new(len).as_bytes(), payload, CRLF, end]).await
@@ -354,7 +324,7 @@ impl Respond<'_> {
     }
 
     /// Reads a body that nobody gets. True if the connection can be used again.
-    async fn discard(&mut self, taken: &Taken, replica: &mut ReadHalf<'_>) -> bool {
+    async fn discard(&mut self, taken: &Taken, replica: &Stream) -> bool {
         let mut left = match taken.framing {
             Framing::None => 0,
             Framing::Length(length) => length,

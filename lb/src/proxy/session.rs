@@ -8,9 +8,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use rand::{Rng, RngExt};
-use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::buffers::Buffer;
 use super::error::ProxyError;
@@ -18,7 +15,7 @@ use super::forwarded::Peer;
 use super::own::OwnRequest;
 use super::retry::is_repeatable;
 use super::rewrite::for_replica;
-use super::stream::write_all;
+use super::stream::Stream;
 use super::watchdog::{Watch, ticks};
 use super::worker::Worker;
 use crate::http1::request::{self, RequestHead};
@@ -32,7 +29,7 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) watch: Watch,
     /// What it has sent, and was not looked at yet.
     pub(super) input: Buffer,
@@ -129,7 +126,7 @@ fn plan(worker: &Worker, head: &RequestHead<'_, '_>, peer: &Peer) -> Plan {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr) {
     let peer = Peer::new(peer.ip(), &worker.config.trusted_proxies);
     let watch = worker.watchdog.watch(worker.ticks.client);
     let mut client = Client { stream, watch, input: Buffer::default(), head: Vec::new(), peer };
@@ -145,6 +142,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             Next::End => After::Close,
         };
         worker.buffers.put_head(std::mem::take(&mut client.head));
+        client.input.read_short();
         client.input.lend_back(&worker.buffers);
         if after != After::Keep {
             break after;
@@ -154,16 +152,13 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     match after {
         After::Keep | After::Close => {}
         After::Linger => client.linger(&worker).await,
-        After::Reset => {
-            // Best effort: without it the connection is closed in good order, at a place where no message ends.
-            let _ = SockRef::from(&client.stream).set_linger(Some(std::time::Duration::ZERO));
-        }
+        After::Reset => client.stream.reset_on_close(),
     }
     client.input.drop_into(&worker.buffers);
 }
 
 /// Answers a connection that is one too many, and closes it.
-pub(super) async fn turn_away(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, error: ProxyError) {
+pub(super) async fn turn_away(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, error: ProxyError) {
     let peer = Peer::new(peer.ip(), &worker.config.trusted_proxies);
     let watch = worker.watchdog.watch(ticks(LINGER));
     let mut client = Client { stream, watch, input: Buffer::default(), head: Vec::new(), peer };
@@ -175,8 +170,7 @@ pub(super) async fn turn_away(worker: Rc<Worker>, stream: TcpStream, peer: Socke
 impl Client {
     /// Reads the next request's head, and prepares what comes of it.
     async fn next(&mut self, worker: &Worker) -> Next {
-        let (mut read, _) = self.stream.split();
-        let (input, watch) = (&mut self.input, &self.watch);
+        let (stream, input, watch) = (&self.stream, &mut self.input, &self.watch);
         let (mut looked, mut begun) = (false, false);
         loop {
             let empty_lines = request::empty_lines(input.filled());
@@ -195,7 +189,7 @@ impl Client {
             let before = input.len();
             let filled = poll_fn(|cx| {
                 // What has arrived is read before anything else is looked at, and memory is taken only for that.
-                if input.is_empty() && read.as_ref().poll_read_ready(cx).is_pending() {
+                if input.is_empty() && stream.poll_readable(cx).is_pending() {
                     if worker.draining.get() {
                         return Poll::Ready(None);
                     }
@@ -203,7 +197,7 @@ impl Client {
                 }
                 input.borrow_from(&worker.buffers);
                 input.make_room(&worker.buffers, worker.config.head.bytes.max(super::buffers::SMALL));
-                match input.poll_fill(cx, &mut read) {
+                match input.poll_fill(cx, stream) {
                     Poll::Ready(filled) => Poll::Ready(Some(filled)),
                     Poll::Pending => {
                         input.lend_back(&worker.buffers);
@@ -250,9 +244,8 @@ impl Client {
     /// Writes what the balancer has to say itself. False if the client doesn't take it.
     pub(super) async fn say(&mut self, worker: &Worker, bytes: &[u8]) -> bool {
         self.watch.set(worker.ticks.idle);
-        let (_, mut write) = self.stream.split();
         let mut slices = [IoSlice::new(bytes)];
-        let mut writing = std::pin::pin!(write_all(&mut write, &mut slices, || {}));
+        let mut writing = std::pin::pin!(self.stream.write_all(&mut slices, || {}));
         poll_fn(|cx| match writing.as_mut().poll(cx) {
             Poll::Ready(written) => Poll::Ready(written.is_ok()),
             Poll::Pending => self.watch.poll(cx).map(|_| false),
@@ -262,17 +255,16 @@ impl Client {
 
     /// Sends the end, and reads what still comes until the client has closed its side too, or for a while.
     async fn linger(&mut self, worker: &Worker) {
-        if self.stream.shutdown().await.is_err() {
+        if self.stream.shutdown().is_err() {
             return;
         }
         self.watch.set(ticks(LINGER));
-        let (mut read, _) = self.stream.split();
-        let (input, watch) = (&mut self.input, &self.watch);
+        let (stream, input, watch) = (&self.stream, &mut self.input, &self.watch);
         poll_fn(|cx| {
             loop {
                 input.consume(input.len());
                 input.borrow_from(&worker.buffers);
-                match input.poll_fill(cx, &mut read) {
+                match input.poll_fill(cx, stream) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => {

@@ -5,13 +5,9 @@ use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::Poll;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use super::buffers::{Buffer, Buffers};
 use super::session::{After, Client};
-use super::stream::write_all;
+use super::stream::Stream;
 use super::worker::Worker;
 use crate::pool::Lease;
 
@@ -21,15 +17,13 @@ pub(super) async fn run(
     worker: &Worker,
     client: &mut Client,
     lease: Lease,
-    mut replica: TcpStream,
+    replica: Stream,
     behind: &mut Buffer,
 ) -> After {
     client.watch.set(worker.ticks.idle);
     let moved = || client.watch.renew(worker.ticks.idle);
-    let (mut client_read, mut client_write) = client.stream.split();
-    let (mut replica_read, mut replica_write) = replica.split();
-    let mut up = pin!(copy(&mut client.input, &mut client_read, &mut replica_write, &worker.buffers, &moved));
-    let mut down = pin!(copy(behind, &mut replica_read, &mut client_write, &worker.buffers, &moved));
+    let mut up = pin!(copy(&mut client.input, &client.stream, &replica, &worker.buffers, &moved));
+    let mut down = pin!(copy(behind, &replica, &client.stream, &worker.buffers, &moved));
     let (mut up_over, mut down_over) = (false, false);
     let ended = poll_fn(|cx| {
         for (way, over) in
@@ -53,24 +47,15 @@ pub(super) async fn run(
 }
 
 /// One way: what is in `buffer`, then what arrives, then the end.
-async fn copy(
-    buffer: &mut Buffer,
-    from: &mut ReadHalf<'_>,
-    to: &mut WriteHalf<'_>,
-    buffers: &Buffers,
-    moved: &impl Fn(),
-) -> io::Result<()> {
+async fn copy(buffer: &mut Buffer, from: &Stream, to: &Stream, buffers: &Buffers, moved: &impl Fn()) -> io::Result<()> {
     loop {
         if !buffer.is_empty() {
-            write_all(to, &mut [IoSlice::new(buffer.filled())], moved).await?;
+            to.write_all(&mut [IoSlice::new(buffer.filled())], moved).await?;
             buffer.consume(buffer.len());
         }
         // Most tunnels are silent most of the time: they hold no memory then.
-        buffer.lend_back(buffers);
-        from.readable().await?;
-        buffer.borrow_from(buffers);
-        if buffer.fill(from).await? == 0 {
-            return to.shutdown().await;
+        if buffer.fill(from, buffers).await? == 0 {
+            return to.shutdown();
         }
         moved();
     }

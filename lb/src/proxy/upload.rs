@@ -6,16 +6,17 @@ use std::cell::Cell;
 use std::future::pending;
 use std::io::IoSlice;
 
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use super::buffers::{Buffer, Buffers};
-use super::stream::write_all;
+use super::stream::Stream;
 use super::watchdog::Watch;
 use crate::http1::chunked::{CRLF, Decoder, SizeLine};
 use crate::http1::{Framing, Refusal};
 
 /// A body this long is read in long pieces.
 const LONG: u64 = 32 * 1024;
+
+/// Ticks until a client that waits for its response is listened to.
+const LISTEN: u64 = 2;
 
 /// What both directions of a try know of each other.
 #[derive(Debug, Default)]
@@ -146,26 +147,29 @@ impl Upload {
     pub(super) async fn run(
         &mut self,
         head: &[u8],
-        client: &mut ReadHalf<'_>,
+        client: &Stream,
         input: &mut Buffer,
-        replica: &mut WriteHalf<'_>,
+        replica: &Stream,
         way: Way<'_>,
     ) -> UploadEnd {
         if let Err(end) = self.send(head, client, input, replica, way).await {
             return end;
         }
-        let Way { flow, watch, deadlines, .. } = way;
+        let Way { flow, watch, deadlines, buffers } = way;
         flow.uploaded.set(true);
         if !flow.responding.get() {
             flow.response_due.set(deadlines.response_due(watch.now()));
             watch.renew_until(flow.response_due.get());
         }
+        input.lend_back(buffers);
+        // Most responses come sooner than it is worth to listen to the client.
+        watch.some_ticks(LISTEN).await;
         loop {
-            if input.is_full() {
+            if input.is_full() && !input.is_empty() {
                 // So much pipelined that it is not looked at until its turn.
                 pending::<()>().await;
             }
-            match input.fill(client).await {
+            match input.fill(client, buffers).await {
                 Ok(0) | Err(_) => return UploadEnd::ClientGone,
                 Ok(_) => {}
             }
@@ -175,15 +179,15 @@ impl Upload {
     async fn send(
         &mut self,
         head: &[u8],
-        client: &mut ReadHalf<'_>,
+        client: &Stream,
         input: &mut Buffer,
-        replica: &mut WriteHalf<'_>,
+        replica: &Stream,
         way: Way<'_>,
     ) -> Result<(), UploadEnd> {
         let Way { flow, watch, deadlines, buffers } = way;
         let sent = || flow.sent.set(true);
         if self.framing == Framing::None {
-            return write_all(replica, &mut [IoSlice::new(head)], sent).await.map_err(|_| UploadEnd::ReplicaDeaf);
+            return replica.write_all(&mut [IoSlice::new(head)], sent).await.map_err(|_| UploadEnd::ReplicaDeaf);
         }
         let mut head = head;
         if self.received > 0 && self.kept.is_some() {
@@ -209,10 +213,10 @@ impl Upload {
                 return Ok(());
             }
             if self.left > LONG {
-                input.enlarge(buffers);
+                input.read_long(buffers);
             }
             flow.waits_for_client.set(true);
-            let read = input.fill(client).await;
+            let read = input.fill(client, buffers).await;
             flow.waits_for_client.set(false);
             if !matches!(read, Ok(1..)) {
                 return Err(UploadEnd::ClientGone);
@@ -260,13 +264,7 @@ impl Upload {
     }
 
     /// Writes `head`, a piece of payload in its framing, and the end if this is all.
-    async fn write(
-        &self,
-        head: &[u8],
-        piece: &[u8],
-        replica: &mut WriteHalf<'_>,
-        sent: impl Fn(),
-    ) -> Result<(), UploadEnd> {
+    async fn write(&self, head: &[u8], piece: &[u8], replica: &Stream, sent: impl Fn()) -> Result<(), UploadEnd> {
         let written = if self.framing == Framing::Chunked {
             let mut end = Vec::new();
             if self.over {
@@ -275,9 +273,9 @@ impl Upload {
             let size = SizeLine::new(piece.len());
             let (size, behind) = if piece.is_empty() { (&[][..], &[][..]) } else { (size.as_bytes(), CRLF) };
             let mut slices = [head, size, piece, behind, &end].map(IoSlice::new);
-            write_all(replica, &mut slices, sent).await
+            replica.write_all(&mut slices, sent).await
         } else {
-            write_all(replica, &mut [head, piece].map(IoSlice::new), sent).await
+            replica.write_all(&mut [head, piece].map(IoSlice::new), sent).await
         };
         written.map_err(|_| UploadEnd::ReplicaDeaf)
     }

@@ -5,6 +5,7 @@
 //! touches; all of them are looked through every [`TICK`].
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -29,6 +30,8 @@ pub(super) enum Alarm {
 #[derive(Debug)]
 struct Entry {
     due: Cell<u64>,
+    /// When to wake it without an alarm.
+    look: Cell<u64>,
     alarm: Cell<Option<Alarm>>,
     replica: RefCell<Option<Arc<Replica>>>,
     waker: RefCell<Option<Waker>>,
@@ -56,8 +59,13 @@ impl Watchdog {
     /// A new watch, with `ticks` until it is late.
     pub(super) fn watch(self: &Rc<Self>, ticks: u64) -> Watch {
         let due = Cell::new(self.now().saturating_add(ticks));
-        let entry =
-            Rc::new(Entry { due, alarm: Cell::default(), replica: RefCell::default(), waker: RefCell::default() });
+        let entry = Rc::new(Entry {
+            due,
+            look: Cell::new(u64::MAX),
+            alarm: Cell::default(),
+            replica: RefCell::default(),
+            waker: RefCell::default(),
+        });
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
         Watch { dog: Rc::clone(self), entry, key }
     }
@@ -67,6 +75,7 @@ impl Watchdog {
         let now = self.now.get() + 1;
         self.now.set(now);
         self.raise(Alarm::Late, |entry| entry.due.get() <= now);
+        self.wake(|entry| entry.look.get() <= now && entry.look.replace(u64::MAX) <= now);
     }
 
     /// Ends the waits for replicas that are lost.
@@ -135,6 +144,7 @@ impl Watch {
     #[inline]
     pub(super) fn until(&self, due: u64) {
         self.entry.due.set(due);
+        self.entry.look.set(u64::MAX);
         self.entry.alarm.set(None);
         if self.entry.replica.borrow().is_some() {
             *self.entry.replica.borrow_mut() = None;
@@ -145,6 +155,13 @@ impl Watch {
     #[inline]
     pub(super) fn set(&self, ticks: u64) {
         self.until(self.dog.now().saturating_add(ticks));
+    }
+
+    /// Lets a few ticks pass. Only for tasks that poll this watch besides.
+    pub(super) async fn some_ticks(&self, ticks: u64) {
+        let due = self.dog.now().saturating_add(ticks);
+        self.entry.look.set(due);
+        poll_fn(|_| if self.dog.now() >= due { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// The wait is also over when `replica` is lost.

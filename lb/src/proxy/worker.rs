@@ -12,7 +12,6 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use super::error::ProxyError;
 use super::own::OwnRoutes;
 use super::retry::Retries;
 use super::session;
+use super::stream::{Listener, Stream};
 use super::watchdog::{TICK, Watchdog, ticks};
 use super::{NotFound, ProxyConfig};
 use crate::metrics::ProxyMetrics;
@@ -228,14 +228,14 @@ pub fn spawn(
 }
 
 async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
-    let listener = match TcpListener::from_std(listener) {
+    let listener = match Listener::new(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot watch the listener: {error}"),
     };
     let worker = Rc::new(Worker::new(&config, seed));
     let WorkerConfig { metrics, common, max_connections, shutdown, drain_timeout, .. } = config;
     let mut house = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
-    let start = |stream: TcpStream, peer: SocketAddr| {
+    let start = |stream: Stream, peer: SocketAddr| {
         let session = Session::begin(&worker);
         let worker = Rc::clone(&worker);
         let Some(addresses) = &common.addresses else {
@@ -281,15 +281,17 @@ async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
     }
     // Whoever has connected by now is served; closing the listener would reset them. The system is asked itself, as the
     // runtime may not have heard yet of those who came last.
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, peer)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            match stream {
-                Ok(stream) => start(stream, peer),
-                Err(error) => tracing::warn!("cannot take over a connection: {error}"),
+    loop {
+        match listener.try_accept() {
+            Ok(Some((stream, peer))) => start(stream, peer),
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!("cannot take over a connection: {error}");
+                break;
             }
         }
     }
+    drop(listener);
     // Their first requests are on their way.
     tokio::time::sleep(TICK).await;
     worker.draining.set(true);

@@ -35,9 +35,11 @@ pub enum StartError {
     List(#[from] RuntimeError),
     /// The heartbeat path is not one.
     #[error("the heartbeat path can't be asked for: {0}")]
-    Path(#[from] hyper::http::uri::InvalidUri),
+    Path(#[from] http::uri::InvalidUri),
 }
 
+/// From one tick to the next, at least.
+const TICK_GAP: Duration = Duration::from_millis(2);
 /// Steps of a slow start.
 const RAMP_STEPS: u32 = 50;
 
@@ -123,8 +125,10 @@ impl<R: Runtime> Supervisor<R> {
     pub async fn run(mut self) {
         let events = self.runtime.events();
         tokio::pin!(events);
+        let mut ticked = Instant::now();
         loop {
-            let deadline = self.fleet.deadline();
+            // Those that are due within a moment of each other are done together.
+            let deadline = self.fleet.deadline().map(|deadline| deadline.max(ticked + TICK_GAP));
             let tick = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -156,7 +160,10 @@ impl<R: Runtime> Supervisor<R> {
                     }
                     None => return,
                 },
-                () = tick => Event::Tick,
+                () = tick => {
+                    ticked = Instant::now();
+                    Event::Tick
+                }
             };
             self.take_in(event);
         }
@@ -190,11 +197,21 @@ impl<R: Runtime> Supervisor<R> {
             self.list();
         }
         let now = Instant::now();
-        for action in self.fleet.handle(event, now) {
+        // With hundreds of replicas nearly everything that happens is a heartbeat that went well: nothing to tell.
+        let is_routine = matches!(event, Event::Probed { result: Ok(()), .. } | Event::Tick);
+        let actions = self.fleet.handle(event, now);
+        let is_routine = is_routine
+            && actions
+                .iter()
+                .all(|action| matches!(action, Action::Probe { .. } | Action::Health { health: Health::Ready, .. }));
+        for action in actions {
             self.carry_out(action);
         }
         if cfg!(debug_assertions) {
             self.fleet.check_invariants();
+        }
+        if is_routine {
+            return;
         }
         let members = self.fleet.view(now, SystemTime::now()).into_iter();
         let members = members
