@@ -97,7 +97,8 @@ impl PoolReader {
     #[inline]
     pub fn acquire(&self, cx: &PickCx<'_>) -> Option<Lease> {
         loop {
-            let replica = self.snapshot.load().picker.pick(cx)?;
+            let snapshot = self.snapshot.load();
+            let replica = snapshot.picker.pick(cx)?;
             if let Some(lease) = Lease::on(replica) {
                 return Some(lease);
             }
@@ -134,9 +135,9 @@ pub struct Lease {
 impl Lease {
     /// A further lease on `replica`, `None` if it is leaving.
     #[inline]
-    fn on(replica: Arc<Replica>) -> Option<Self> {
+    fn on(replica: &Arc<Replica>) -> Option<Self> {
         // Lazily: a lease that is made is also dropped, which counts out what was never counted in.
-        replica.enter().then(|| Self { replica })
+        replica.enter().then(|| Self { replica: Arc::clone(replica) })
     }
 
     /// The replica held.
@@ -202,7 +203,7 @@ mod tests {
         let (_pool, reader, _suspected, members) = fixture(1);
         members[0].set_health(Health::Draining);
         assert!(reader.acquire(&CX).is_none());
-        assert!(Lease::on(Arc::clone(&members[0])).is_none());
+        assert!(Lease::on(&members[0]).is_none());
         assert_eq!((members[0].in_flight(), members[0].pool_load().in_flight()), (0, 0), "nothing was counted");
     }
 

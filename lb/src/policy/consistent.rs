@@ -84,7 +84,7 @@ struct RingPicker {
 
 impl Picker for RingPicker {
     #[inline]
-    fn pick(&self, cx: &PickCx<'_>) -> Option<Arc<Replica>> {
+    fn pick(&self, cx: &PickCx<'_>) -> Option<&Arc<Replica>> {
         let mut limit = None;
         let (mut full, mut newcomer) = (None, None);
         for at in self.table.walk(cx.key) {
@@ -92,7 +92,7 @@ impl Picker for RingPicker {
             if !replica.is_ready() || cx.tried.contains(&replica.generation) {
                 continue;
             }
-            let Some(bound) = self.bound else { return Some(Arc::clone(replica)) };
+            let Some(bound) = self.bound else { return Some(replica) };
             let limit = *limit.get_or_insert_with(|| {
                 let load = replica.pool_load();
                 limit_of(bound, load.in_flight(), load.ready())
@@ -102,13 +102,13 @@ impl Picker for RingPicker {
                 Some(part) => (((f64::from(limit) * part).ceil() as u32).max(1), &mut newcomer),
             };
             if replica.in_flight() < own_limit {
-                return Some(Arc::clone(replica));
+                return Some(replica);
             }
             fallback.get_or_insert(replica);
         }
         // All are full only if counts changed during the walk, or if the others were tried, or while a newcomer takes less
         // than its part: better the first than none, and better any other than the newcomer.
-        full.or(newcomer).map(Arc::clone)
+        full.or(newcomer)
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
             let replica = picker.pick(&PickCx { key: rng.random_range(REQUEST_IDS), tried: &[] }).unwrap();
             assert!(replica.enter());
             counts[replica.id.0 as usize - 1] += 1;
-            in_flight.push(replica);
+            in_flight.push(Arc::clone(replica));
         }
         f64::from(*counts.iter().max().unwrap()) * 3.0 / 10_000.0
     }

@@ -44,7 +44,7 @@ pub trait Policy: Send + Sync {
 /// Chooses; shared by all threads of the data path.
 pub trait Picker: Send + Sync {
     /// A ready replica that was not tried yet; `None` only if there is none.
-    fn pick(&self, cx: &PickCx<'_>) -> Option<Arc<Replica>>;
+    fn pick(&self, cx: &PickCx<'_>) -> Option<&Arc<Replica>>;
 }
 
 /// Which policy, as configured.

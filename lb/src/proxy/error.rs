@@ -20,6 +20,8 @@ pub(super) enum ProxyError {
     TooManyConnections { limit: u32 },
     /// A replica failed, and no retry was allowed or left.
     BadGateway { hostname: String, reason: String },
+    /// A replica's body makes no sense from its first byte on.
+    BadBody { hostname: String, reason: &'static str },
     /// A replica was too slow.
     Timeout { hostname: String },
     /// The client's header did not arrive in time.
@@ -36,7 +38,7 @@ impl ProxyError {
             Self::NotFound { .. } => StatusCode::BAD_REQUEST,
             Self::NoReplica | Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::BadGateway { .. } => StatusCode::BAD_GATEWAY,
+            Self::BadGateway { .. } | Self::BadBody { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::SlowHead | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::Refused(refusal) => refusal.status(),
@@ -52,11 +54,17 @@ impl ProxyError {
                 format!("{limit} connections from this address, as many as are allowed (max_client_connections)")
             }
             Self::BadGateway { hostname, reason } => format!("replica {hostname} failed: {reason}"),
+            Self::BadBody { hostname, reason } => format!("replica {hostname} failed: {reason}"),
             Self::Timeout { hostname } => format!("replica {hostname} did not answer in time"),
             Self::SlowHead => "the request's header did not arrive in time (header_timeout)".into(),
             Self::SlowBody => "the request's body did not arrive in time (idle_timeout)".into(),
             Self::Refused(refusal) => refusal.to_string(),
         }
+    }
+
+    /// May the client's connection be kept after it, if its request was read to its end?
+    pub(super) fn keeps_connection(&self) -> bool {
+        !matches!(self, Self::Refused(_) | Self::SlowHead | Self::SlowBody | Self::BadBody { .. })
     }
 
     /// Fields that belong to this answer alone.

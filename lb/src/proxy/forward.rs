@@ -91,9 +91,9 @@ impl Worker {
         }
         self.metrics.response(error.status().as_u16());
         self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
-        let goes_on = !matches!(error, ProxyError::Refused(_) | ProxyError::SlowBody) && plan.keep_alive;
+        let goes_on = error.keeps_connection() && plan.keep_alive;
         let keep_alive = goes_on && exchange.upload.finish(&mut client.input) && !self.draining.get();
-        client.refuse(self, &error, Some(plan), keep_alive).await
+        client.refuse(self, &error, (plan.to_head, plan.is_1_1), keep_alive).await
     }
 
     async fn exchange(&self, client: &mut Client, exchange: &mut Exchange<'_>) -> Result<After, ProxyError> {
@@ -303,6 +303,9 @@ impl Worker {
             End::Answer(Answer::Bad { reason }) => {
                 let error = ProxyError::BadGateway { hostname: hostname(), reason: reason.into() };
                 failed(Progress::Answered, error, false)
+            }
+            End::Answer(Answer::BadBody { reason }) => {
+                failed(Progress::Answered, ProxyError::BadBody { hostname: hostname(), reason }, false)
             }
             End::Answer(Answer::Broken { reason }) => {
                 lease.failed();

@@ -73,12 +73,12 @@ impl OwnRequest {
         }
         let (body, whole) = match read_body(worker, client, self.framing).await {
             Ok(body) => body,
-            Err(Some(error)) => return client.refuse(worker, &error, None, false).await,
+            Err(Some(error)) => return client.refuse(worker, &error, (self.to_head, self.is_1_1), false).await,
             Err(None) => return After::Close,
         };
         let Some(request) = self.request else {
             let error = ProxyError::Refused(Refusal::Malformed("the request line is malformed"));
-            return client.refuse(worker, &error, None, false).await;
+            return client.refuse(worker, &error, (self.to_head, self.is_1_1), false).await;
         };
         // It has a deadline of its own for whatever it does.
         client.watch.set(u64::MAX);

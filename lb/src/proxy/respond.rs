@@ -47,6 +47,8 @@ pub(super) enum Answer {
     None { reason: String },
     /// There was one, but it can't be passed on.
     Bad { reason: &'static str },
+    /// The head was good, but the body can't be passed on; the client has seen nothing yet.
+    BadBody { reason: &'static str },
     /// It broke off within its body.
     Broken { reason: String },
     /// The client takes no more.
@@ -269,7 +271,7 @@ impl Respond<'_> {
             let decoded = decoded.map_err(|refusal| match head {
                 [] => Answer::Broken { reason: refusal.to_string() },
                 // Nothing has gone to the client yet.
-                _ => Answer::Bad { reason: "the chunks of its response are malformed" },
+                _ => Answer::BadBody { reason: "the chunks of its response are malformed" },
             })?;
             if decoded.done && chunked {
                 decoder.finish(&mut end);

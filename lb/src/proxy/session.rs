@@ -137,7 +137,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr) 
             Next::Own(request) => request.answer(&worker, &mut client).await,
             Next::Refused(error) => {
                 worker.metrics.response(error.status().as_u16());
-                client.refuse(&worker, &error, None, false).await
+                let to_head = client.input.filled().starts_with(b"HEAD ");
+                client.refuse(&worker, &error, (to_head, true), false).await
             }
             Next::End => After::Close,
         };
@@ -163,7 +164,7 @@ pub(super) async fn turn_away(worker: Rc<Worker>, stream: Stream, peer: SocketAd
     let watch = worker.watchdog.watch(ticks(LINGER));
     let mut client = Client { stream, watch, input: Buffer::default(), head: Vec::new(), peer };
     worker.metrics.response(error.status().as_u16());
-    client.refuse(&worker, &error, None, false).await;
+    client.refuse(&worker, &error, (false, true), false).await;
     client.linger(&worker).await;
 }
 
@@ -225,12 +226,11 @@ impl Client {
         &mut self,
         worker: &Worker,
         error: &ProxyError,
-        plan: Option<&Plan>,
+        (to_head, is_1_1): (bool, bool),
         keep_alive: bool,
     ) -> After {
         tracing::debug!(peer = %self.peer.ip, "{} {error:?}", error.status());
         let mut bytes = worker.buffers.head();
-        let (to_head, is_1_1) = plan.map_or((false, true), |plan| (plan.to_head, plan.is_1_1));
         error.write(to_head, is_1_1, keep_alive, &mut bytes);
         let said = self.say(worker, &bytes).await;
         worker.buffers.put_head(bytes);

@@ -144,7 +144,6 @@ impl Watch {
     #[inline]
     pub(super) fn until(&self, due: u64) {
         self.entry.due.set(due);
-        self.entry.look.set(u64::MAX);
         self.entry.alarm.set(None);
         if self.entry.replica.borrow().is_some() {
             *self.entry.replica.borrow_mut() = None;
