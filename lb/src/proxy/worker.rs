@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,6 +35,8 @@ use crate::shutdown::Shutdown;
 const BACKLOG: i32 = 4096;
 /// An accept error (say, no descriptors left) is not cured by trying again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Connections that are accepted in one go.
+const BURST_ACCEPTED: usize = 16;
 /// Once this many idle connections were closed, and no more are, their memory is given back.
 const BURST: usize = 128;
 /// Ticks between two looks at what is idle.
@@ -255,6 +258,7 @@ async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
         });
     };
     let mut full = false;
+    let mut begun = pin!(shutdown.begun());
     loop {
         // The rest waits in the backlog. Probes, and connections to replicas, need descriptors too.
         let room = metrics.connections.get() < max_connections;
@@ -266,13 +270,24 @@ async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
         let accepted = tokio::select! {
             accepted = listener.accept(), if room => accepted,
             () = tokio::time::sleep(TICK), if !room => continue,
-            () = shutdown.begun() => break,
+            () = &mut begun => break,
             // Without its clock the worker would keep no deadline.
             _ = &mut house => return,
         };
         full = false;
         match accepted {
-            Ok((stream, peer)) => start(stream, peer),
+            Ok((stream, peer)) => {
+                start(stream, peer);
+                // They come in bursts. Not all at once, as others wait too.
+                for _ in 1..BURST_ACCEPTED {
+                    if metrics.connections.get() >= max_connections {
+                        break;
+                    }
+                    let Ok(Some((stream, peer))) = listener.try_accept() else { break };
+                    start(stream, peer);
+                }
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
