@@ -95,15 +95,10 @@ impl Prober {
         let mut bytes = Vec::with_capacity(512);
         loop {
             let read = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
-            let mut slots = field_slots();
-            match response::parse(&bytes, false, &mut slots)? {
+            match verdict(&bytes)? {
                 // An interim response is none yet.
-                Some(head) if head.status < 200 => {
-                    let len = head.len;
-                    bytes.drain(..len);
-                }
-                Some(head) => {
-                    let (status, framing, len) = (head.status, head.framing, head.len);
+                Some((100..200, _, len)) => drop(bytes.drain(..len)),
+                Some((status, framing, len)) => {
                     bytes.drain(..len);
                     read_body(&mut stream, bytes, framing).await;
                     return if (200..300).contains(&status) { Ok(()) } else { Err(format!("status {status}")) };
@@ -113,6 +108,14 @@ impl Prober {
             }
         }
     }
+}
+
+/// Status, framing and length of the head that has arrived, if it has. The parser's room for fields is large, and should not
+/// be a part of a task.
+fn verdict(bytes: &[u8]) -> Result<Option<(u16, Framing, usize)>, &'static str> {
+    let mut slots = field_slots();
+    let head = response::parse(bytes, false, &mut slots)?;
+    Ok(head.map(|head| (head.status, head.framing, head.len)))
 }
 
 /// Reads a body to its end, so that a replica logs no broken connection. The verdict does not depend on it. `bytes` is what

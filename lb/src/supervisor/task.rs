@@ -38,6 +38,8 @@ pub enum StartError {
     Path(#[from] http::uri::InvalidUri),
 }
 
+/// Results that are taken in in one go.
+const BATCH: usize = 64;
 /// From one tick to the next, at least.
 const TICK_GAP: Duration = Duration::from_millis(2);
 /// Steps of a slow start.
@@ -166,6 +168,11 @@ impl<R: Runtime> Supervisor<R> {
                 }
             };
             self.take_in(event);
+            // What is there already is taken in before the next look at all deadlines.
+            for _ in 0..BATCH {
+                let Ok(event) = self.reported.try_recv() else { break };
+                self.take_in(event);
+            }
         }
     }
 

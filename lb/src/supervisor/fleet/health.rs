@@ -49,7 +49,8 @@ impl Fleet {
             return;
         }
         let quick = matches!(member.phase, Phase::Starting { .. }) && seq < QUICK_PROBES && result.is_err();
-        member.probe = ProbeState::Due(if quick { now + QUICK_PROBE.min(interval) } else { (at + interval).max(now) });
+        let due = if quick { now + QUICK_PROBE.min(interval) } else { (at + interval).max(now) };
+        member.probe = ProbeState::Due(due);
         match result {
             Ok(()) => {
                 let rises = member.streak.rise();
@@ -69,7 +70,9 @@ impl Fleet {
                 }
             }
         }
-        self.send_due_probes(now);
+        if due <= now {
+            self.send_due_probes(now);
+        }
     }
 
     /// It answered often enough to be in rotation.
