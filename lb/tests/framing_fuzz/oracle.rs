@@ -221,7 +221,9 @@ fn body(rest: &mut Cursor<'_>, framing: &Framing, into: &mut Vec<u8>) -> Result<
             let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
             let (size, extensions) = line.split_at(digits);
             let bare = extensions.is_empty() || extensions.starts_with(b";");
-            if !(1..=16).contains(&digits) || !bare || extensions.iter().any(u8::is_ascii_control) {
+            // A tab is white space, which may stand around an extension (RFC 9112, section 7.1.1).
+            let odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+            if !(1..=16).contains(&digits) || !bare || extensions.iter().any(odd) {
                 return Err("a chunk size that is none");
             }
             let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
