@@ -70,13 +70,18 @@ impl Prober {
 
     /// One heartbeat: any 2xx status within the timeout is good. The error says what went wrong instead.
     pub async fn probe(&self, addr: SocketAddr) -> Result<(), ProbeError> {
-        match tokio::time::timeout(self.timeout, self.exchange(addr)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(ProbeError::Bad(format!("no answer within {}", humantime::format_duration(self.timeout)))),
+        let Ok(answered) = tokio::time::timeout(self.timeout, self.exchange(addr)).await else {
+            return Err(ProbeError::Bad(format!("no answer within {}", humantime::format_duration(self.timeout))));
+        };
+        let Answered { status, framing, stream, bytes } = answered?;
+        if framing != Framing::None {
+            // So that a replica logs no broken connection. The verdict does not depend on it, nor wait for it.
+            tokio::spawn(tokio::time::timeout(self.timeout, read_body(stream, bytes, framing)));
         }
+        if (200..300).contains(&status) { Ok(()) } else { Err(ProbeError::Bad(format!("status {status}"))) }
     }
 
-    async fn exchange(&self, addr: SocketAddr) -> Result<(), ProbeError> {
+    async fn exchange(&self, addr: SocketAddr) -> Result<Answered, ProbeError> {
         let stream = match TcpStream::connect(addr).await {
             Ok(stream) => stream,
             Err(error) if is_own_trouble(&error) => return Err(ProbeError::NotAsked(error.to_string())),
@@ -85,7 +90,7 @@ impl Prober {
         self.ask(stream, addr).await.map_err(ProbeError::Bad)
     }
 
-    async fn ask(&self, mut stream: TcpStream, addr: SocketAddr) -> Result<(), String> {
+    async fn ask(&self, mut stream: TcpStream, addr: SocketAddr) -> Result<Answered, String> {
         let _ = stream.set_nodelay(true);
         let path = &self.path;
         let request = format!(
@@ -94,33 +99,40 @@ impl Prober {
         stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
         let mut bytes = Vec::with_capacity(512);
         loop {
-            let read = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())?;
-            match verdict(&bytes)? {
+            match head(&bytes)? {
                 // An interim response is none yet.
                 Some((100..200, _, len)) => drop(bytes.drain(..len)),
                 Some((status, framing, len)) => {
                     bytes.drain(..len);
-                    read_body(&mut stream, bytes, framing).await;
-                    return if (200..300).contains(&status) { Ok(()) } else { Err(format!("status {status}")) };
+                    return Ok(Answered { status, framing, stream, bytes });
                 }
-                None if read == 0 => return Err("connection closed".into()),
+                None if stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())? == 0 => {
+                    return Err("connection closed".into());
+                }
                 None => {}
             }
         }
     }
 }
 
+/// A replica's answer, but for what is to come of its body.
+struct Answered {
+    status: u16,
+    framing: Framing,
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
 /// Status, framing and length of the head that has arrived, if it has. The parser's room for fields is large, and should not
 /// be a part of a task.
-fn verdict(bytes: &[u8]) -> Result<Option<(u16, Framing, usize)>, &'static str> {
+fn head(bytes: &[u8]) -> Result<Option<(u16, Framing, usize)>, &'static str> {
     let mut slots = field_slots();
     let head = response::parse(bytes, false, &mut slots)?;
     Ok(head.map(|head| (head.status, head.framing, head.len)))
 }
 
-/// Reads a body to its end, so that a replica logs no broken connection. The verdict does not depend on it. `bytes` is what
-/// has arrived of it already.
-async fn read_body(stream: &mut TcpStream, mut bytes: Vec<u8>, framing: Framing) {
+/// Reads a body to its end. `bytes` is what has arrived of it already.
+async fn read_body(mut stream: TcpStream, mut bytes: Vec<u8>, framing: Framing) {
     let (mut decoder, mut left) = (Decoder::default(), BODY_LIMIT);
     loop {
         let over = match framing {
@@ -220,7 +232,17 @@ mod tests {
         assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("status 500".into())));
         let (addr, _seen) = replica("").await;
         assert_eq!(prober().probe(addr).await, Err(ProbeError::Bad("no answer within 200ms".into())));
-        for kept_open in ["content-length: 2\r\n\r\nok", "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"] {
+        let interim = "content-length: 0\r\n\r\n";
+        let (addr, stays_open) =
+            open_replica(format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n{interim}")).await;
+        assert_eq!(prober().probe(addr).await, Ok(()));
+        drop(stays_open);
+        for kept_open in [
+            "content-length: 9\r\n\r\nshort",
+            "x: until close\r\n\r\n",
+            "content-length: 2\r\n\r\nok",
+            "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ] {
             let (addr, stays_open) = open_replica(format!("HTTP/1.1 200 OK\r\n{kept_open}")).await;
             assert_eq!(prober().probe(addr).await, Ok(()), "{kept_open}");
             drop(stays_open);

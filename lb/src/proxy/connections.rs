@@ -15,6 +15,8 @@ struct Idle {
     stream: Stream,
     /// Tick at which it became idle.
     since: u64,
+    /// The system is asked before it is used again.
+    to_be_looked_at: bool,
 }
 
 /// See the module's documentation.
@@ -29,8 +31,8 @@ impl Connections {
     pub(super) fn take(&self, generation: Generation, for_sure: bool) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&generation)?;
-        while let Some(Idle { stream, .. }) = connections.pop() {
-            if stream.seems_quiet() && (!for_sure || stream.is_quiet()) {
+        while let Some(Idle { stream, to_be_looked_at, .. }) = connections.pop() {
+            if stream.seems_quiet() && (!(for_sure || to_be_looked_at) || stream.is_quiet()) {
                 return Some(stream);
             }
         }
@@ -38,7 +40,7 @@ impl Connections {
     }
 
     /// Keeps a connection whose exchange was seen to its end.
-    pub(super) fn put(&self, replica: &Replica, stream: Stream, now: u64) {
+    pub(super) fn put(&self, replica: &Replica, stream: Stream, to_be_looked_at: bool, now: u64) {
         // One that is leaving gets no more requests.
         if !replica.is_ready() {
             return;
@@ -46,7 +48,7 @@ impl Connections {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(replica.generation).or_default();
         if connections.len() < IDLE_PER_REPLICA {
-            connections.push(Idle { stream, since: now });
+            connections.push(Idle { stream, since: now, to_be_looked_at });
         }
     }
 

@@ -22,14 +22,17 @@ use super::worker::Worker;
 use crate::net::is_own_trouble;
 use crate::policy::PickCx;
 use crate::pool::Lease;
-use crate::replica::Generation;
+use crate::replica::{Generation, Health};
+
+/// Why nobody waits for a replica any longer.
+const LOST: &str = "it does not answer any more";
 
 /// Why a try gave no response.
 #[derive(Debug)]
 struct Failure {
     progress: Progress,
     error: ProxyError,
-    /// On a connection that had been used before: it may just have been closed as idle.
+    /// A connection that had been used before was closed: as idle, perhaps.
     reused: bool,
     /// Whatever may be tried, the client can't be asked for more.
     is_final: bool,
@@ -91,7 +94,9 @@ impl Worker {
         }
         self.metrics.response(error.status().as_u16());
         self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
-        let goes_on = error.keeps_connection() && plan.keep_alive;
+        // What came behind a request for another protocol was not meant for this one.
+        let in_doubt = plan.upgrade && !(client.input.is_empty() && client.stream.is_quiet());
+        let goes_on = error.keeps_connection() && plan.keep_alive && !in_doubt;
         let keep_alive = goes_on && exchange.upload.finish(&mut client.input) && !self.draining.get();
         client.refuse(self, &error, (plan.to_head, plan.is_1_1), keep_alive).await
     }
@@ -112,6 +117,7 @@ impl Worker {
                 None => return Err(last),
             };
             if let Some(limit) = self.config.max_in_flight
+                && tried.is_empty()
                 && lease.replica().pool_load().in_flight() > limit
             {
                 return Err(ProxyError::Busy { limit });
@@ -169,17 +175,23 @@ impl Worker {
         if repeatable {
             // One that can't go elsewhere once it was sent waits for a lost replica: it may come back.
             client.watch.also_for(replica);
+            if replica.health() == Health::Lost {
+                // It was found out while the connection was being made.
+                let error = ProxyError::BadGateway { hostname: replica.hostname.to_string(), reason: LOST.into() };
+                return Tried::Failed(Failure::new(Progress::NotSent, error));
+            }
         }
         let mut buffer = Buffer::default();
         let flow = Flow::default();
         let end = self.both_ways(client, exchange, &lease, &stream, &mut buffer, &flow).await;
+        let closed = matches!(end, End::Answer(Answer::None { .. }));
         let tried = self.verdict(client, exchange, lease, stream, &flow, end);
         let tried = match tried {
             Verdict::Tunnel(lease, stream) => {
                 let _counted = self.metrics.count_upgrade();
                 Tried::Over(tunnel::run(self, client, lease, stream, &mut buffer).await)
             }
-            Verdict::Tried(Tried::Failed(failure)) => Tried::Failed(Failure { reused, ..failure }),
+            Verdict::Tried(Tried::Failed(failure)) => Tried::Failed(Failure { reused: reused && closed, ..failure }),
             Verdict::Tried(over) => over,
         };
         buffer.drop_into(&self.buffers);
@@ -257,9 +269,9 @@ impl Worker {
         end: End,
     ) -> Verdict {
         let hostname = || lease.replica().hostname.to_string();
-        let keep = |stream: Stream, reusable: bool| {
+        let keep = |stream: Stream, reusable: bool, to_be_looked_at: bool| {
             if reusable && flow.uploaded.get() {
-                self.connections.put(lease.replica(), stream, self.watchdog.now());
+                self.connections.put(lease.replica(), stream, to_be_looked_at, self.watchdog.now());
             }
         };
         let failed = |progress, error, is_final| {
@@ -271,8 +283,8 @@ impl Worker {
         // the body, only a reset does.
         let broken_off = if flow.until_close.get() { After::Reset } else { After::Close };
         match end {
-            End::Answer(Answer::Whole { reusable, keep_alive }) => {
-                keep(stream, reusable);
+            End::Answer(Answer::Whole { reusable, to_be_looked_at, keep_alive }) => {
+                keep(stream, reusable, to_be_looked_at);
                 // What came behind a request for another protocol was not meant for this one.
                 let in_doubt = exchange.plan.upgrade && !client.input.is_empty();
                 over(match keep_alive && !in_doubt {
@@ -285,7 +297,7 @@ impl Worker {
                 })
             }
             End::Answer(Answer::NotFound { reusable }) => {
-                keep(stream, reusable);
+                keep(stream, reusable, false);
                 let error = ProxyError::NotFound { path: exchange.plan.path(&client.head) };
                 let is_final = !flow.uploaded.get();
                 Verdict::Tried(Tried::Failed(Failure { is_final, ..Failure::new(Progress::Answered, error) }))
@@ -316,7 +328,7 @@ impl Worker {
                 over(After::Close)
             }
             End::Upload(UploadEnd::Refused(_)) | End::Alarm(_) if flow.responding.get() => {
-                if matches!(end, End::Alarm(_)) && !flow.waits_for_client.get() {
+                if matches!(end, End::Alarm(_)) && !flow.waits_for_taker.get() {
                     lease.failed();
                     tracing::debug!(hostname = %lease.replica().hostname, "a response broke off: it stalled");
                 }
@@ -326,17 +338,19 @@ impl Worker {
                 is_final: true,
                 ..Failure::new(Progress::Sent, ProxyError::Refused(refusal))
             })),
-            End::Alarm(Alarm::Late) if flow.waits_for_client.get() => Verdict::Tried(Tried::Failed(Failure {
-                is_final: true,
-                ..Failure::new(Progress::Sent, ProxyError::SlowBody)
-            })),
+            End::Alarm(Alarm::Late) if flow.waits_for_body.get() || flow.waits_for_taker.get() => {
+                Verdict::Tried(Tried::Failed(Failure {
+                    is_final: true,
+                    ..Failure::new(Progress::Sent, ProxyError::SlowBody)
+                }))
+            }
             End::Alarm(Alarm::Late) => {
                 let no_time = exchange.deadlines.is_over(self.watchdog.now());
                 let progress = if flow.answered.get() { Progress::Answered } else { Progress::Sent };
                 failed(progress, ProxyError::Timeout { hostname: hostname() }, no_time)
             }
             End::Alarm(Alarm::Lost) => {
-                let reason = "it does not answer any more".to_owned();
+                let reason = LOST.to_owned();
                 let progress = if flow.answered.get() { Progress::Answered } else { Progress::Sent };
                 failed(progress, ProxyError::BadGateway { hostname: hostname(), reason }, false)
             }
@@ -363,7 +377,7 @@ impl Worker {
                 self.pool.suspect(replica);
                 "it accepted no connection in time".into()
             }
-            Err(Alarm::Lost) => "it does not answer any more".into(),
+            Err(Alarm::Lost) => LOST.into(),
         };
         lease.failed();
         Err(ProxyError::BadGateway { hostname: replica.hostname.to_string(), reason })

@@ -61,7 +61,8 @@ impl OwnRequest {
             framing: head.framing,
             to_head: head.method == "HEAD",
             is_1_1: head.is_1_1,
-            keep_alive: head.keep_alive,
+            // What comes behind a request for another protocol is not meant for this one.
+            keep_alive: head.keep_alive && !head.upgrade,
             expects_continue: head.expects_continue,
         }
     }

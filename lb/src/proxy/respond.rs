@@ -38,7 +38,8 @@ pub(super) struct Asked {
 pub(super) enum Answer {
     /// Passed on, whole. `reusable`: the replica's connection, as far as the response is concerned; `keep_alive`: the
     /// client's.
-    Whole { reusable: bool, keep_alive: bool },
+    /// `to_be_looked_at`: before it is used again, the system must be asked whether something has come.
+    Whole { reusable: bool, to_be_looked_at: bool, keep_alive: bool },
     /// A 404 that was kept back.
     NotFound { reusable: bool },
     /// Both sides switch protocols; the client has been told.
@@ -119,7 +120,9 @@ impl Respond<'_> {
                 _ => break taken,
             }
         };
-        (self.on_status)(taken.status);
+        if taken.framing != Framing::Chunked || (taken.status == 404 && self.asked.hides_not_found) {
+            (self.on_status)(taken.status);
+        }
         if taken.status == 404 && self.asked.hides_not_found {
             self.buffer.consume(taken.len);
             return Ok(Answer::NotFound { reusable: self.discard(&taken, replica).await });
@@ -128,7 +131,9 @@ impl Respond<'_> {
         self.way.flow.until_close.set(taken.delivery == Delivery::UntilClose);
         self.pass_on(&taken, head, replica, client).await?;
         let reusable = taken.reusable && self.buffer.is_empty();
-        Ok(Answer::Whole { reusable, keep_alive: taken.keep_alive })
+        // What a confused replica sends as the body of such a response may come later than its head.
+        let to_be_looked_at = taken.framing == Framing::None;
+        Ok(Answer::Whole { reusable, to_be_looked_at, keep_alive: taken.keep_alive })
     }
 
     /// From here on the client may have seen a part of the response, and only progress counts.
@@ -195,9 +200,9 @@ impl Respond<'_> {
             *slice = IoSlice::new(piece);
         }
         let slices = slices.get_mut(..pieces.len()).unwrap_or_default();
-        self.way.flow.waits_for_client.set(true);
+        self.way.flow.waits_for_taker.set(true);
         let written = client.write_all(slices, || self.way.watch.renew(self.way.deadlines.idle)).await;
-        self.way.flow.waits_for_client.set(false);
+        self.way.flow.waits_for_taker.set(false);
         written.map_err(|_| Answer::ClientGone)
     }
 
@@ -220,9 +225,9 @@ impl Respond<'_> {
                 Ok(())
             }
             (Framing::Length(length), _) => self.by_length(length, taken, head, replica, client).await,
-            (Framing::Chunked, delivery) => {
+            (Framing::Chunked, _) => {
                 self.buffer.consume(taken.len);
-                self.by_chunks(delivery == Delivery::Chunked, head, replica, client).await
+                self.by_chunks(taken, head, replica, client).await
             }
             (Framing::UntilClose, delivery) => {
                 self.buffer.consume(taken.len);
@@ -264,7 +269,8 @@ impl Respond<'_> {
         Ok(())
     }
 
-    async fn by_chunks(&mut self, chunked: bool, head: &[u8], replica: &Stream, client: &Stream) -> Result<(), Answer> {
+    async fn by_chunks(&mut self, taken: &Taken, head: &[u8], replica: &Stream, client: &Stream) -> Result<(), Answer> {
+        let chunked = taken.delivery == Delivery::Chunked;
         let (mut decoder, mut head, mut end, mut pieces) = (Decoder::default(), head, Vec::new(), 0_u32);
         loop {
             let decoded = decoder.decode(self.buffer.filled_mut());
@@ -273,6 +279,10 @@ impl Respond<'_> {
                 // Nothing has gone to the client yet.
                 _ => Answer::BadBody { reason: "the chunks of its response are malformed" },
             })?;
+            if pieces == 0 {
+                // Only now is it sure that the client gets this response.
+                (self.on_status)(taken.status);
+            }
             if decoded.done && chunked {
                 decoder.finish(&mut end);
             }

@@ -104,15 +104,16 @@ impl Retries {
 
     /// Takes note of the time, in seconds since some beginning. To be called at least every second.
     pub(super) fn tick(&self, second: u64) {
-        let requests = self.requests.load(Ordering::Relaxed);
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).advance(second, requests);
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.advance(second, self.requests.load(Ordering::Relaxed));
     }
 
     /// Pays for a retry, if there is enough left.
     pub(super) fn pay(&self, second: u64) -> bool {
         let Some(share) = self.budget.share else { return true };
-        let requests = self.requests.load(Ordering::Relaxed);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only looked at with the lock held, so that it never runs backwards.
+        let requests = self.requests.load(Ordering::Relaxed);
         past.advance(second, requests);
         let before = past.seconds.front().map_or(0, |(_, before, _)| *before);
         let spent: u64 = past.seconds.iter().map(|(_, _, retries)| retries).sum();

@@ -33,8 +33,10 @@ pub(super) struct Flow {
     pub(super) until_close: Cell<bool>,
     /// Tick at which the response's head is due, once all has gone.
     pub(super) response_due: Cell<u64>,
-    /// The next move is the client's: to send, or to take.
-    pub(super) waits_for_client: Cell<bool>,
+    /// More of the body is to come from the client.
+    pub(super) waits_for_body: Cell<bool>,
+    /// The client is to take more of the response.
+    pub(super) waits_for_taker: Cell<bool>,
 }
 
 /// Why an upload is over before the response is.
@@ -185,7 +187,10 @@ impl Upload {
         way: Way<'_>,
     ) -> Result<(), UploadEnd> {
         let Way { flow, watch, deadlines, buffers } = way;
-        let sent = || flow.sent.set(true);
+        let sent = || {
+            flow.sent.set(true);
+            watch.renew(deadlines.idle);
+        };
         if self.framing == Framing::None {
             return replica.write_all(&mut [IoSlice::new(head)], sent).await.map_err(|_| UploadEnd::ReplicaDeaf);
         }
@@ -215,15 +220,13 @@ impl Upload {
             if self.left > LONG {
                 input.read_long(buffers);
             }
-            flow.waits_for_client.set(true);
+            flow.waits_for_body.set(true);
             let read = input.fill(client, buffers).await;
-            flow.waits_for_client.set(false);
+            flow.waits_for_body.set(false);
             if !matches!(read, Ok(1..)) {
                 return Err(UploadEnd::ClientGone);
             }
-            if !flow.responding.get() {
-                watch.renew(deadlines.idle);
-            }
+            watch.renew(deadlines.idle);
             self.take(input)?;
         }
     }
