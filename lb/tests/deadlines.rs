@@ -293,3 +293,37 @@ async fn a_replica_that_takes_nothing_of_an_upload_is_given_up() {
     tokio::time::timeout(support::LIMIT, sending).await.expect("the connection ends in time");
     eventually("the lease is given back", async || (lb.replicas().await[0]["in_flight"] == 0).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_try_that_takes_too_long_on_a_used_connection_is_not_repeated_for_free() {
+    let replica = Replica::scripted(|mut conn| async move {
+        // It answers once, and then no more.
+        if conn.request().await.is_some() && conn.answer("yes").await {
+            while conn.request().await.is_some() {}
+        }
+    })
+    .await;
+    let lb = ready(&[&replica], &["--workers", "1", "--tries", "1", "--try-timeout", "200ms"]).await;
+    let mut client = Client::connect(&lb).await;
+    assert_eq!(client.get("/1").await.status(), 200);
+    assert_eq!(client.ask("DELETE /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 504);
+    let asked: Vec<_> = replica.requests().iter().map(|head| head[..9].to_owned()).collect();
+    assert_eq!(asked, ["GET /1 HT", "DELETE /2"]);
+    assert_eq!(lb.metric("ringkeeper_retries_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_after_it_was_told_to_go_on_is_a_408() {
+    let replica = Replica::scripted(|mut conn| async move {
+        while conn.request().await.is_some() {
+            conn.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+            conn.until_closed().await;
+        }
+    })
+    .await;
+    let lb = ready(&[&replica], &["--idle-timeout", "200ms"]).await;
+    let mut client = Client::connect(&lb).await;
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    client.refused(408, &["idle_timeout"]).await;
+    assert_eq!(lb.replicas().await[0]["failed"], 0, "it was not the replica's fault");
+}

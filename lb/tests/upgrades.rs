@@ -16,7 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
 use support::client::Client;
 use support::conn::{Conn, Gate};
-use support::replica::{Replica, ready};
+use support::replica::{Replica, ready, response};
 use support::wire::{assert_same, field, noise};
 use support::{Lb, eventually};
 use tokio::io::AsyncWriteExt;
@@ -375,4 +375,20 @@ async fn websockets_speak_through_the_balancer_many_at_a_time() {
     eventually("all have ended", async || (lb.metric("ringkeeper_upgrades").await == 0.0).then_some(())).await;
     assert_eq!(one.requests().len() + two.requests().len(), 50);
     assert!(!one.requests().is_empty() && !two.requests().is_empty(), "both replicas had some");
+}
+
+#[tokio::test]
+async fn what_comes_behind_an_upgrade_that_the_balancer_answers_itself_goes_nowhere() {
+    const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+    let replica = Replica::start(response("404 Not Found", "", "")).await;
+    let lb = ready(&[&replica], &[]).await;
+    for (path, status) in [("/missing", 400), ("/rep", 200)] {
+        let mut client = Client::connect(&lb).await;
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n{smuggled}")).await;
+        let answer = client.response().await;
+        assert!(answer.status() == status && answer.connection("close"), "{}", answer.head);
+        assert!(client.rest().await.is_empty());
+    }
+    assert_eq!(replica.requests().len(), 1, "{:?}", replica.requests());
 }
