@@ -271,7 +271,8 @@ fn origin_form<'b>(method: &str, target: &'b str) -> Result<(Target<'b>, Option<
         return Err(BAD);
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if authority.is_empty() || !is_host(authority.as_bytes()) {
+    // RFC 9110, section 4.2.1: there is no http URL without a host.
+    if authority.is_empty() || authority.starts_with(':') || !is_host(authority.as_bytes()) {
         return Err(BAD);
     }
     let target = match path {

@@ -100,6 +100,7 @@ fn what_is_not_exactly_a_head_is_refused() {
         "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://:80/a HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
         assert!(matches!(refusal(wrong), Some(Refusal::Malformed(_))), "{wrong:?}: {:?}", refusal(wrong));
