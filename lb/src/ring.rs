@@ -267,6 +267,12 @@ impl RingTable {
         self.hash.key_slot(key, self.starts.len() as u32)
     }
 
+    /// The first of [`RingTable::walk`].
+    #[inline]
+    pub fn owner(&self, key: u64) -> Option<u32> {
+        self.nodes.get(self.starts[self.slot(key) as usize] as usize).copied()
+    }
+
     /// Clockwise from `key`'s slot (its own counts), once around: what each virtual node on the way stands for.
     #[inline]
     pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> + '_ {
@@ -282,7 +288,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn owner(ring: &Ring, key: u64) -> Option<u32> {
-        ring.freeze(|id| id).walk(key).next()
+        let table = ring.freeze(|id| id);
+        let first = table.walk(key).next();
+        assert_eq!(table.owner(key), first);
+        first
     }
 
     /// The definition, searched slot by slot.
