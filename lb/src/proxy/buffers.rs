@@ -12,6 +12,8 @@ use super::stream::Stream;
 pub(super) const SMALL: usize = 16 * 1024;
 /// Size of a buffer for long bodies, bytes.
 pub(super) const LARGE: usize = 128 * 1024;
+/// A body with more than this to come, bytes, is read into a large one.
+pub(super) const LONG: u64 = 32 * 1024;
 /// Unused buffers that a worker keeps.
 const SMALL_KEPT: usize = 256;
 const LARGE_KEPT: usize = 32;
