@@ -18,3 +18,4 @@ pub mod ring;
 pub mod runtime;
 pub mod shutdown;
 pub mod supervisor;
+pub mod watchdog;

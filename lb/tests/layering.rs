@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["ring", "http1", "metrics", "shutdown", "memory", "net"],
     &["replica"],
-    &["policy"],
+    &["policy", "watchdog"],
     &["pool"],
     &["proxy", "runtime", "probe"],
     &["supervisor"],

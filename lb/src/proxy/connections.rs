@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rustc_hash::FxHashMap;
 
-use super::stream::Stream;
+use crate::net::stream::Stream;
 use crate::replica::{Generation, Replica};
 
 /// Idle connections kept per replica and worker; more are closed.

@@ -9,20 +9,20 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use super::buffers::Buffer;
 use super::error::ProxyError;
 use super::respond::{Answer, Asked, Respond};
 use super::retry::{Progress, may_retry};
 use super::session::{After, Client, Plan};
-use super::stream::Stream;
 use super::tunnel;
 use super::upload::{Deadlines, Flow, Upload, UploadEnd, Way};
-use super::watchdog::{Alarm, Watch};
 use super::worker::Worker;
+use crate::net::buffers::Buffer;
 use crate::net::is_own_trouble;
+use crate::net::stream::Stream;
 use crate::policy::PickCx;
 use crate::pool::Lease;
 use crate::replica::{Generation, Health};
+use crate::watchdog::{Alarm, Watch};
 
 /// Why nobody waits for a replica any longer.
 const LOST: &str = "it does not answer any more";

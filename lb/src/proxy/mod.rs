@@ -11,12 +11,11 @@
 //! | `upload`, `respond` | the two directions of one try, which run at the same time |
 //! | `tunnel` | a connection after a switch of protocols |
 //! | `own` | requests for the balancer itself |
-//! | `connections`, `buffers`, `watchdog`, `stream`, `addresses` | what these stand on |
+//! | `connections`, `addresses` | what these stand on, besides [`crate::net`] and [`crate::watchdog`] |
 //! | `key`, `rewrite`, `forwarded`, `retry` | pure decisions |
 //! | `error` | failures as statuses |
 
 mod addresses;
-mod buffers;
 mod connections;
 mod error;
 mod forward;
@@ -27,10 +26,8 @@ mod respond;
 mod retry;
 mod rewrite;
 mod session;
-mod stream;
 mod tunnel;
 mod upload;
-mod watchdog;
 pub mod worker;
 
 use std::fmt;

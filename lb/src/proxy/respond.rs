@@ -2,12 +2,12 @@
 
 use std::io::{self, IoSlice};
 
-use super::buffers::{Buffer, LONG};
 use super::rewrite::{Delivery, for_client};
-use super::stream::Stream;
 use super::upload::Way;
 use crate::http1::chunked::{CRLF, Decoder, LAST_CHUNK, SizeLine};
 use crate::http1::{Framing, field_slots, response};
+use crate::net::buffers::{Buffer, LONG};
+use crate::net::stream::Stream;
 
 /// A body that is not passed on is still read to its end if it is no longer than this, so that its connection can be kept.
 const UNWANTED_BODY: u64 = 64 * 1024;

@@ -9,18 +9,18 @@ use std::task::Poll;
 
 use rand::{Rng, RngExt};
 
-use super::buffers::Buffer;
 use super::error::ProxyError;
 use super::forwarded::Peer;
 use super::own::OwnRequest;
 use super::retry::is_repeatable;
 use super::rewrite::for_replica;
-use super::stream::Stream;
-use super::watchdog::{Watch, ticks};
 use super::worker::Worker;
 use crate::http1::request::{self, RequestHead};
 use crate::http1::{Framing, Refusal, field_slots};
+use crate::net::buffers::{Buffer, SMALL};
+use crate::net::stream::Stream;
 use crate::ring::REQUEST_IDS;
+use crate::watchdog::{Watch, ticks};
 
 /// How long a connection that is being closed is listened to. Closed with something unread it would be reset, and the last
 /// answer might be lost with it (RFC 9112, section 9.6).
@@ -197,7 +197,7 @@ impl Client {
                     return watch.poll(cx).map(|_| None);
                 }
                 input.borrow_from(&worker.buffers);
-                input.make_room(&worker.buffers, worker.config.head.bytes.max(super::buffers::SMALL));
+                input.make_room(&worker.buffers, worker.config.head.bytes.max(SMALL));
                 match input.poll_fill(cx, stream) {
                     Poll::Ready(filled) => Poll::Ready(Some(filled)),
                     Poll::Pending => {

@@ -5,10 +5,10 @@ use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::Poll;
 
-use super::buffers::{Buffer, Buffers};
 use super::session::{After, Client};
-use super::stream::Stream;
 use super::worker::Worker;
+use crate::net::buffers::{Buffer, Buffers};
+use crate::net::stream::Stream;
 use crate::pool::Lease;
 
 /// Relays until both sides have ended, one has failed, or nothing has moved for the idle time. `behind` is what the replica

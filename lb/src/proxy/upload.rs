@@ -6,11 +6,11 @@ use std::cell::Cell;
 use std::future::pending;
 use std::io::IoSlice;
 
-use super::buffers::{Buffer, Buffers, LONG};
-use super::stream::Stream;
-use super::watchdog::Watch;
 use crate::http1::chunked::{CRLF, Decoder, SizeLine};
 use crate::http1::{Framing, Refusal};
+use crate::net::buffers::{Buffer, Buffers, LONG};
+use crate::net::stream::Stream;
+use crate::watchdog::Watch;
 
 /// Ticks until a client that waits for its response is listened to.
 const LISTEN: u64 = 2;

@@ -2,37 +2,30 @@
 //! kernel spread connections over them), and its own connections to replicas.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use socket2::{Domain, Socket, Type};
-use tokio::runtime::LocalOptions;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::addresses::Addresses;
-use super::buffers::Buffers;
 use super::connections::Connections;
 use super::error::ProxyError;
 use super::own::OwnRoutes;
 use super::retry::Retries;
 use super::session;
-use super::stream::{Listener, Stream};
-use super::watchdog::{TICK, Watchdog, ticks};
 use super::{NotFound, ProxyConfig};
 use crate::metrics::ProxyMetrics;
+use crate::net::buffers::Buffers;
+use crate::net::stream::{Listener, Stream};
 use crate::pool::PoolReader;
 use crate::shutdown::Shutdown;
+use crate::watchdog::{TICK, Watchdog, ticks};
 
-/// Connections that may wait to be accepted, per worker.
-const BACKLOG: i32 = 4096;
 /// An accept error (say, no descriptors left) is not cured by trying again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that are accepted in one go.
@@ -174,63 +167,8 @@ impl Drop for Session {
     }
 }
 
-/// One listener for each of `workers`, all on the same address.
-///
-/// A listener without `SO_REUSEPORT` is tried first: two balancers on one port would otherwise share its connections
-/// without anybody noticing.
-///
-/// Accepted connections inherit the listener's options: nothing waits to be sent in larger pieces, and a peer that takes
-/// nothing for `write_timeout` is given up by the kernel.
-pub fn bind(addr: SocketAddr, workers: usize, write_timeout: Duration) -> io::Result<Vec<StdListener>> {
-    let socket = |addr: SocketAddr, reuse_port| {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(reuse_port)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&addr.into())?;
-        Ok::<_, io::Error>(socket)
-    };
-    let probe = socket(addr, false)?;
-    probe.listen(1)?;
-    let addr = StdListener::from(probe).local_addr()?;
-    (0..workers.max(1))
-        .map(|_| {
-            let socket = socket(addr, true)?;
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_user_timeout(Some(write_timeout))?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect()
-}
-
-/// Starts worker number `at` on a thread of its own; the thread ends when shutdown began and its connections are done or
-/// late. It sends to `ended` then, or when it has panicked.
-pub fn spawn(
-    at: usize,
-    listener: StdListener,
-    config: WorkerConfig,
-    seed: u64,
-    ended: mpsc::Sender<()>,
-) -> io::Result<JoinHandle<()>> {
-    struct OnEnd(mpsc::Sender<()>);
-    impl Drop for OnEnd {
-        fn drop(&mut self) {
-            let _ = self.0.try_send(());
-        }
-    }
-    std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
-        let _on_end = OnEnd(ended);
-        // It belongs to this thread alone, so what its tasks share needs no locks.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        match runtime {
-            Ok(runtime) => runtime.block_on(serve(listener, config, seed)),
-            Err(error) => tracing::error!("worker {at} has no runtime: {error}"),
-        }
-    })
-}
-
-async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
+/// Serves until shutdown began and the connections are done or late.
+pub async fn serve(listener: StdListener, config: WorkerConfig, seed: u64) {
     let listener = match Listener::new(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot watch the listener: {error}"),

@@ -16,11 +16,11 @@ use slab::Slab;
 use crate::replica::{Health, Replica};
 
 /// The grain of all deadlines.
-pub(super) const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// Why a wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Alarm {
+pub enum Alarm {
     /// Its time is up.
     Late,
     /// The replica it waits for will not answer.
@@ -39,25 +39,25 @@ struct Entry {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Watchdog {
+pub struct Watchdog {
     /// Ticks since the worker began.
     now: Cell<u64>,
     entries: RefCell<Slab<Rc<Entry>>>,
 }
 
 /// Ticks in `time`, at least one more than it takes.
-pub(super) fn ticks(time: Duration) -> u64 {
+pub fn ticks(time: Duration) -> u64 {
     time.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
 }
 
 impl Watchdog {
     /// The coarse time.
-    pub(super) fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         self.now.get()
     }
 
     /// A new watch, with `ticks` until it is late.
-    pub(super) fn watch(self: &Rc<Self>, ticks: u64) -> Watch {
+    pub fn watch(self: &Rc<Self>, ticks: u64) -> Watch {
         let due = Cell::new(self.now().saturating_add(ticks));
         let entry = Rc::new(Entry {
             due,
@@ -71,7 +71,7 @@ impl Watchdog {
     }
 
     /// One more tick has passed.
-    pub(super) fn tick(&self) {
+    pub fn tick(&self) {
         let now = self.now.get() + 1;
         self.now.set(now);
         self.raise(Alarm::Late, |entry| entry.due.get() <= now);
@@ -79,14 +79,14 @@ impl Watchdog {
     }
 
     /// Ends the waits for replicas that are lost.
-    pub(super) fn abandon_lost(&self) {
+    pub fn abandon_lost(&self) {
         self.raise(Alarm::Lost, |entry| {
             entry.replica.borrow().as_ref().is_some_and(|replica| replica.health() == Health::Lost)
         });
     }
 
     /// Wakes everybody, to look at something else that has changed.
-    pub(super) fn wake_all(&self) {
+    pub fn wake_all(&self) {
         self.wake(|_| true);
     }
 
@@ -114,7 +114,7 @@ impl Watchdog {
 
 /// One connection's deadline; gone when dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     dog: Rc<Watchdog>,
     entry: Rc<Entry>,
     key: usize,
@@ -123,7 +123,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Ready when the wait is over before its time.
     #[inline]
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Alarm> {
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Alarm> {
         if let Some(alarm) = self.entry.alarm.get() {
             return Poll::Ready(alarm);
         }
@@ -136,13 +136,13 @@ impl Watch {
 
     /// The coarse time.
     #[inline]
-    pub(super) fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         self.dog.now()
     }
 
     /// Another wait: until the tick `due`, whatever becomes of any replica.
     #[inline]
-    pub(super) fn until(&self, due: u64) {
+    pub fn until(&self, due: u64) {
         self.entry.due.set(due);
         self.entry.alarm.set(None);
         if self.entry.replica.borrow().is_some() {
@@ -152,12 +152,12 @@ impl Watch {
 
     /// Another wait: `ticks` from now on.
     #[inline]
-    pub(super) fn set(&self, ticks: u64) {
+    pub fn set(&self, ticks: u64) {
         self.until(self.dog.now().saturating_add(ticks));
     }
 
     /// Lets a few ticks pass. Only for tasks that poll this watch besides.
-    pub(super) async fn some_ticks(&self, ticks: u64) {
+    pub async fn some_ticks(&self, ticks: u64) {
         let due = self.dog.now().saturating_add(ticks);
         self.entry.look.set(due);
         poll_fn(|_| if self.dog.now() >= due { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -165,13 +165,13 @@ impl Watch {
 
     /// The wait is also over when `replica` is lost.
     #[inline]
-    pub(super) fn also_for(&self, replica: &Arc<Replica>) {
+    pub fn also_for(&self, replica: &Arc<Replica>) {
         *self.entry.replica.borrow_mut() = Some(Arc::clone(replica));
     }
 
     /// Something moved: the same wait, `ticks` from now on.
     #[inline]
-    pub(super) fn renew(&self, ticks: u64) {
+    pub fn renew(&self, ticks: u64) {
         self.entry.due.set(self.dog.now().saturating_add(ticks));
         if self.entry.alarm.get() == Some(Alarm::Late) {
             self.entry.alarm.set(None);
@@ -180,7 +180,7 @@ impl Watch {
 
     /// The same wait, until the tick `due`.
     #[inline]
-    pub(super) fn renew_until(&self, due: u64) {
+    pub fn renew_until(&self, due: u64) {
         self.entry.due.set(due);
     }
 }

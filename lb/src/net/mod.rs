@@ -1,4 +1,16 @@
-//! What a failed connection says about whom.
+//! Sockets of the data path, HTTP or not, and memory for what they bring.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`stream`] | TCP connections and listeners, driven by system calls of our own |
+//! | [`buffers`] | memory that is lent to connections which have something to read |
+//! | [`bind`] | listening sockets, one for each worker |
+//!
+//! Besides, what a failed connection says about whom.
+
+pub mod bind;
+pub mod buffers;
+pub mod stream;
 
 use std::io;
 

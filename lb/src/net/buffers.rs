@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 use super::stream::Stream;
 
 /// Size of a buffer for heads and short bodies, bytes.
-pub(super) const SMALL: usize = 16 * 1024;
+pub const SMALL: usize = 16 * 1024;
 /// Size of a buffer for long bodies, bytes.
-pub(super) const LARGE: usize = 128 * 1024;
+pub const LARGE: usize = 128 * 1024;
 /// A body with more than this to come, bytes, is read into a large one.
-pub(super) const LONG: u64 = 32 * 1024;
+pub const LONG: u64 = 32 * 1024;
 /// Unused buffers that a worker keeps.
 const SMALL_KEPT: usize = 256;
 const LARGE_KEPT: usize = 32;
@@ -22,7 +22,7 @@ const HEAD: usize = 1024;
 
 /// A worker's unused buffers.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+pub struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     heads: RefCell<Vec<Vec<u8>>>,
@@ -51,12 +51,12 @@ impl Buffers {
     }
 
     /// An empty vector to write a head into.
-    pub(super) fn head(&self) -> Vec<u8> {
+    pub fn head(&self) -> Vec<u8> {
         self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD))
     }
 
     /// Takes it back.
-    pub(super) fn put_head(&self, mut head: Vec<u8>) {
+    pub fn put_head(&self, mut head: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
         if head.capacity() <= 4 * HEAD && heads.len() < SMALL_KEPT {
             head.clear();
@@ -65,7 +65,7 @@ impl Buffers {
     }
 
     /// Gives back to the allocator half of what nobody has needed.
-    pub(super) fn shrink(&self) {
+    pub fn shrink(&self) {
         for kept in [&self.small, &self.large, &self.heads] {
             let mut kept = kept.borrow_mut();
             let half = kept.len() / 2;
@@ -76,7 +76,7 @@ impl Buffers {
 
 /// Bytes that were read and not used yet.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub struct Buffer {
     /// Of the size of the buffer; empty if it has no memory now.
     bytes: Vec<u8>,
     start: usize,
@@ -88,29 +88,31 @@ pub(super) struct Buffer {
 impl Buffer {
     /// What was read and not used yet.
     #[inline]
-    pub(super) fn filled(&self) -> &[u8] {
+    pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// The same, to be changed in place.
     #[inline]
-    pub(super) fn filled_mut(&mut self) -> &mut [u8] {
+    pub fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    /// Bytes that were read and not used yet.
+    pub fn len(&self) -> usize {
         self.end - self.start
     }
 
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    /// Is there nothing in it?
+    pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// The first `count` bytes are used.
     #[inline]
-    pub(super) fn consume(&mut self, count: usize) {
+    pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -119,14 +121,14 @@ impl Buffer {
 
     /// Sees to it that there is memory to read into.
     #[inline]
-    pub(super) fn borrow_from(&mut self, buffers: &Buffers) {
+    pub fn borrow_from(&mut self, buffers: &Buffers) {
         if self.bytes.is_empty() {
             self.bytes = buffers.take(if self.long { LARGE } else { SMALL });
         }
     }
 
     /// Sees to it that a long body is read in long pieces, until the memory is given back for good.
-    pub(super) fn read_long(&mut self, buffers: &Buffers) {
+    pub fn read_long(&mut self, buffers: &Buffers) {
         self.long = true;
         if !self.bytes.is_empty() && self.bytes.len() < LARGE {
             self.resize(buffers, LARGE);
@@ -134,12 +136,12 @@ impl Buffer {
     }
 
     /// The next body may be a short one.
-    pub(super) fn read_short(&mut self) {
+    pub fn read_short(&mut self) {
         self.long = false;
     }
 
     /// Makes room for more than there is, up to `most` bytes in all. False if it holds these already.
-    pub(super) fn make_room(&mut self, buffers: &Buffers, most: usize) -> bool {
+    pub fn make_room(&mut self, buffers: &Buffers, most: usize) -> bool {
         if self.len() < self.bytes.len() {
             return true;
         }
@@ -161,26 +163,26 @@ impl Buffer {
 
     /// Gives its memory back if there is nothing in it.
     #[inline]
-    pub(super) fn lend_back(&mut self, buffers: &Buffers) {
+    pub fn lend_back(&mut self, buffers: &Buffers) {
         if self.is_empty() && !self.bytes.is_empty() {
             buffers.put(std::mem::take(&mut self.bytes));
         }
     }
 
     /// Gives its memory back, whatever is in it.
-    pub(super) fn drop_into(mut self, buffers: &Buffers) {
+    pub fn drop_into(mut self, buffers: &Buffers) {
         buffers.put(std::mem::take(&mut self.bytes));
     }
 
     /// Is there no room to read into?
     #[inline]
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.len() == self.bytes.len()
     }
 
     /// Reads what has arrived; 0 at the end of the stream. Must not be called when full.
     #[inline]
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<io::Result<usize>> {
         if self.end == self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -192,7 +194,7 @@ impl Buffer {
 
     /// Waits for something to arrive, and reads it; 0 at the end of the stream. While it waits with nothing in it, it holds no
     /// memory, so that the same few buffers serve all who wait, and stay in the processor's cache.
-    pub(super) async fn fill(&mut self, from: &Stream, buffers: &Buffers) -> io::Result<usize> {
+    pub async fn fill(&mut self, from: &Stream, buffers: &Buffers) -> io::Result<usize> {
         self.lend_back(buffers);
         poll_fn(|cx| {
             if self.bytes.is_empty() {

@@ -12,13 +12,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{self as sys, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A TCP connection.
 #[derive(Debug)]
-pub(super) struct Stream(AsyncFd<OwnedFd>);
+pub struct Stream(AsyncFd<OwnedFd>);
 
 impl Stream {
     #[allow(unsafe_code)]
@@ -28,12 +28,12 @@ impl Stream {
     }
 
     /// A new connection.
-    pub(super) async fn connect(addr: SocketAddr) -> io::Result<Self> {
+    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let socket = sys::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        match net::connect(&socket, &addr) {
+        match sys::connect(&socket, &addr) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -46,10 +46,10 @@ impl Stream {
 
     /// Reads what has arrived; 0 at the end. `buffer` is not empty.
     #[inline]
-    pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            match net::recv(&self.0, &mut *buffer, RecvFlags::empty()) {
+            match sys::recv(&self.0, &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
                     // All that there was: the next look would find nothing.
                     if read > 0 && read < buffer.len() {
@@ -66,7 +66,7 @@ impl Stream {
 
     /// Is there something to read, or the end?
     #[inline]
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(cx).map_ok(drop)
     }
 
@@ -75,7 +75,7 @@ impl Stream {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
             let written = match slices {
-                [one] => net::send(&self.0, one, SendFlags::NOSIGNAL),
+                [one] => sys::send(&self.0, one, SendFlags::NOSIGNAL),
                 // Without a flag against SIGPIPE, but that is ignored in programs in Rust.
                 many => rustix::io::writev(&self.0, many),
             };
@@ -89,7 +89,7 @@ impl Stream {
     }
 
     /// Writes all of `slices`, one behind the other; `moved` is called after each piece that went.
-    pub(super) async fn write_all(&self, slices: &mut [IoSlice<'_>], moved: impl Fn()) -> io::Result<()> {
+    pub async fn write_all(&self, slices: &mut [IoSlice<'_>], moved: impl Fn()) -> io::Result<()> {
         let mut slices = slices;
         // Drops empty ones in front.
         IoSlice::advance_slices(&mut slices, 0);
@@ -108,48 +108,48 @@ impl Stream {
     }
 
     /// Tells the peer that nothing more comes.
-    pub(super) fn shutdown(&self) -> io::Result<()> {
-        Ok(net::shutdown(&self.0, Shutdown::Write)?)
+    pub fn shutdown(&self) -> io::Result<()> {
+        Ok(sys::shutdown(&self.0, Shutdown::Write)?)
     }
 
     /// Has the connection reset when it is closed.
-    pub(super) fn reset_on_close(&self) {
+    pub fn reset_on_close(&self) {
         // Best effort: without it the connection is closed in good order, at a place where no message ends.
         let _ = sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
     }
 
     /// Has nothing happened on an idle connection, as far as the runtime has heard? A server that closes it, or sends what
     /// nobody asked for, makes it useless.
-    pub(super) fn seems_quiet(&self) -> bool {
+    pub fn seems_quiet(&self) -> bool {
         let looked = self.0.try_io(Interest::READABLE, |fd| self.peek(fd));
         looked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// The same, as the system knows it at this moment.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.peek(&self.0).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn peek(&self, fd: impl AsFd) -> io::Result<usize> {
-        let (read, _) = net::recv(fd, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+        let (read, _) = sys::recv(fd, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
         Ok(read)
     }
 }
 
 /// A listener.
 #[derive(Debug)]
-pub(super) struct Listener(AsyncFd<TcpListener>);
+pub struct Listener(AsyncFd<TcpListener>);
 
 impl Listener {
     /// Watches a listener that does not block.
     #[allow(unsafe_code)]
-    pub(super) fn new(listener: TcpListener) -> io::Result<Self> {
+    pub fn new(listener: TcpListener) -> io::Result<Self> {
         // SAFETY: a `TcpListener` has one descriptor for life, and closes it when it is dropped.
         Ok(Self(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE)? }))
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         poll_fn(|cx| {
             loop {
                 let mut ready = ready!(self.0.poll_read_ready(cx))?;
@@ -164,9 +164,9 @@ impl Listener {
     }
 
     /// A connection that has been made already, if there is one, whatever the runtime has heard.
-    pub(super) fn try_accept(&self) -> io::Result<Option<(Stream, SocketAddr)>> {
+    pub fn try_accept(&self) -> io::Result<Option<(Stream, SocketAddr)>> {
         loop {
-            match net::acceptfrom_with(&self.0, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match sys::acceptfrom_with(&self.0, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((fd, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     // Only a socket of another kind has no IP address.

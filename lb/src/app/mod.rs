@@ -2,6 +2,8 @@
 //!
 //! Admin work (axum, supervisor, probes) runs on the thread that calls [`run`]; the data path on threads of its own.
 
+mod workers;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +18,11 @@ use tokio::sync::mpsc;
 use crate::admin::{api, assignment};
 use crate::config::{Config, RuntimeConfig};
 use crate::metrics::ProxyMetrics;
+use crate::net::bind;
 use crate::policy::Policy;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
-use crate::proxy::worker::{Common, WorkerConfig, bind, spawn};
+use crate::proxy::worker::{self, Common, WorkerConfig};
 use crate::replica::Hostname;
 use crate::runtime::Runtime;
 use crate::runtime::docker::{Docker, DockerOptions};
@@ -129,7 +132,7 @@ impl App {
     async fn start(config: Config) -> Result<Self, AppError> {
         let listen_error = |addr, setting| move |error| AppError::Listen { addr, setting, error };
         // First of all: a port that is taken should not cost a single container.
-        let listeners = bind(config.listen, config.workers, config.proxy.idle_timeout)
+        let listeners = bind::tcp(config.listen, config.workers, config.proxy.idle_timeout)
             .map_err(listen_error(config.listen, "listen"))?;
         let addr = listeners.first().map_or(Ok(config.listen), |listener| listener.local_addr())?;
         let admin = match config.admin_listen {
@@ -181,7 +184,10 @@ impl App {
         let workers = listeners
             .into_iter()
             .enumerate()
-            .map(|(at, listener)| spawn(at, listener, worker.clone(), rand::random(), alive.clone()))
+            .map(|(at, listener)| {
+                let (config, seed) = (worker.clone(), rand::random());
+                workers::spawn(at, alive.clone(), move || worker::serve(listener, config, seed))
+            })
             .collect::<Result<_, _>>()?;
         tracing::info!(%addr, workers = config.workers, "listening on {addr}");
         if let Some(addr) = admin_addr {
