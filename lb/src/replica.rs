@@ -143,9 +143,9 @@ pub struct Replica {
     pub hostname: Hostname,
     /// Where it listens.
     pub addr: SocketAddr,
-    /// Its weight among the others.
+    /// Its weight among the others: twice the weight, twice the requests.
     pub weight: NonZeroU16,
-    /// Its priority among the others.
+    /// Its priority among the others: the highest goes first.
     pub priority: u16,
     health: AtomicU8,
     /// Thousandths.
@@ -175,6 +175,12 @@ impl Replica {
             idle: Notify::new(),
             pool,
         }
+    }
+
+    /// The same with a weight and a priority of its own, instead of 1 and 0.
+    #[must_use]
+    pub fn with_share(self, weight: NonZeroU16, priority: u16) -> Self {
+        Self { weight, priority, ..self }
     }
 
     /// Its health as last set.

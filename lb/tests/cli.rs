@@ -83,7 +83,8 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--slots", "0"], &[], &["--slots is '0'", "1 to 1048576"]);
     refused(&["--slots", "4", "--vnodes", "5"], &[], &["--vnodes is '5'", "1 to 4"]);
     refused(&[], &[("LB_HASH", "md5")], &["LB_HASH is 'md5'", "assignment, xxh3"]);
-    refused(&["--policy", "best"], &[], &["--policy is 'best'", "consistent"]);
+    refused(&["--policy", "best"], &[], &["--policy is 'best'", "consistent, round-robin"]);
+    refused(&["--policy", "round-robin", "--slow-start", "5s"], &[], &["--slow-start is '5s'", "round-robin has none"]);
     refused(&["--bound", "1"], &[], &["--bound is '1'", "above 1", "or off"]);
     refused(&["--heartbeat-interval", "5"], &[], &["--heartbeat-interval is '5'", "500ms"]);
     refused(&["--listen", "localhost"], &[], &["--listen is 'localhost'", "0.0.0.0:5000"]);

@@ -217,7 +217,9 @@ impl Config {
             relist: RELIST,
             backoff: Backoff::default(),
         };
-        if !fleet.slow_start.is_zero() && policy.bound.is_none() {
+        if !fleet.slow_start.is_zero() && policy.kind != PolicyKind::Consistent {
+            l.refuse("slow_start", &format!("it raises a newcomer's bound, and the policy {} has none", policy.kind));
+        } else if !fleet.slow_start.is_zero() && policy.bound.is_none() {
             l.refuse("slow_start", "it raises a newcomer's bound, so it needs bounded loads: bound is off");
         }
         let RingConfig { slots, vnodes, .. } = policy.ring;

@@ -59,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(RUNTIMES, "replica_port", "LB_REPLICA_PORT", "5000", "PORT", "docker: where a replica listens; passed to it as PORT"),
     setting(RUNTIMES, "docker_host", "LB_DOCKER_HOST", "unix:///var/run/docker.sock", "URL", "docker: the engine's socket"),
     setting(RUNTIMES, "members", "LB_MEMBERS", "", "LIST", "static: host:port,name=host:port,…"),
-    setting(PLACEMENT, "policy", "LB_POLICY", "consistent", "POLICY", "how a replica is chosen: consistent"),
+    setting(PLACEMENT, "policy", "LB_POLICY", "consistent", "POLICY", "how a replica is chosen: consistent, round-robin"),
     setting(PLACEMENT, "slots", "LB_SLOTS", "512", "N", "slots on the ring, 1 to 1048576"),
     setting(PLACEMENT, "vnodes", "LB_VNODES", "9", "N", "virtual nodes per replica"),
     setting(PLACEMENT, "hash", "LB_HASH", "assignment", "HASH", "hash functions of the ring: assignment, xxh3"),

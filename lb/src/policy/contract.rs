@@ -1,6 +1,7 @@
 //! What every policy must do, run against each of them.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::{PickCx, PolicyConfig, PolicyKind};
@@ -9,12 +10,19 @@ use crate::ring::{RingConfig, RingHash};
 
 /// `n` ready replicas, numbered from 1.
 pub(super) fn members(n: u32) -> Arc<[Arc<Replica>]> {
+    members_with(&vec![(1, 0); n as usize])
+}
+
+/// Ready replicas with these weights and priorities, numbered from 1.
+pub(super) fn members_with(shares: &[(u16, u16)]) -> Arc<[Arc<Replica>]> {
     let pool = Arc::new(PoolLoad::default());
-    (1..=n)
-        .map(|id| {
+    (1..)
+        .zip(shares)
+        .map(|(id, (weight, priority))| {
             let hostname = Hostname::new(&format!("S{id}")).unwrap();
             let spec = ReplicaSpec { id: ReplicaId(id), generation: Generation(u64::from(id)), hostname };
             let replica = Replica::new(&spec, ([127, 0, 0, 1], 5000).into(), Arc::clone(&pool));
+            let replica = replica.with_share(NonZeroU16::new(*weight).unwrap(), *priority);
             replica.set_health(Health::Ready);
             Arc::new(replica)
         })
@@ -22,7 +30,16 @@ pub(super) fn members(n: u32) -> Arc<[Arc<Replica>]> {
 }
 
 fn every_policy(check: impl Fn(&PolicyConfig)) {
-    for kind in [PolicyKind::Consistent] {
+    of_kinds(&[PolicyKind::Consistent, PolicyKind::RoundRobin], check);
+}
+
+/// Those that place a request by its key, and keep it there.
+fn hashing_policies(check: impl Fn(&PolicyConfig)) {
+    of_kinds(&[PolicyKind::Consistent], check);
+}
+
+fn of_kinds(kinds: &[PolicyKind], check: impl Fn(&PolicyConfig)) {
+    for kind in kinds.iter().copied() {
         for hash in [RingHash::Assignment, RingHash::Xxh3] {
             for bound in [None, Some(1.25)] {
                 check(&PolicyConfig { kind, ring: RingConfig { hash, ..RingConfig::default() }, bound });
@@ -104,7 +121,7 @@ fn every_ready_member_gets_traffic() {
 
 #[test]
 fn a_flap_moves_only_the_flapping_ones_keys() {
-    every_policy(|config| {
+    hashing_policies(|config| {
         let members = members(5);
         let picker = config.policy().build(Arc::clone(&members));
         let owners = || KEYS.map(|key| picker.pick(&PickCx { key, tried: &[] }).unwrap().id).collect::<Vec<_>>();

@@ -5,12 +5,14 @@
 //! Neither does I/O, reads a clock or draws random numbers: the request's key comes in with [`PickCx`].
 
 mod consistent;
+mod round_robin;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 pub use consistent::Consistent;
+pub use round_robin::RoundRobin;
 
 use crate::replica::{Generation, Replica, ReplicaId};
 use crate::ring::{Ring, RingConfig};
@@ -52,11 +54,13 @@ pub trait Picker: Send + Sync {
 pub enum PolicyKind {
     /// The consistent hash ring.
     Consistent,
+    /// Turns by weight, highest priority first.
+    RoundRobin,
 }
 
 impl PolicyKind {
     /// The words that select a policy.
-    pub const WORDS: &'static [&'static str] = &["consistent"];
+    pub const WORDS: &'static [&'static str] = &["consistent", "round-robin"];
 }
 
 impl FromStr for PolicyKind {
@@ -64,6 +68,7 @@ impl FromStr for PolicyKind {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "consistent" => Ok(Self::Consistent),
+            "round-robin" => Ok(Self::RoundRobin),
             _ => Err(Self::WORDS.join(", ")),
         }
     }
@@ -73,6 +78,7 @@ impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Consistent => "consistent",
+            Self::RoundRobin => "round-robin",
         })
     }
 }
@@ -93,6 +99,7 @@ impl PolicyConfig {
     pub fn policy(&self) -> Arc<dyn Policy> {
         match self.kind {
             PolicyKind::Consistent => Arc::new(Consistent::new(self.ring, self.bound)),
+            PolicyKind::RoundRobin => Arc::new(RoundRobin::default()),
         }
     }
 }
