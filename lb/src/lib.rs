@@ -13,6 +13,7 @@ pub mod policy;
 pub mod pool;
 pub mod probe;
 pub mod proxy;
+pub mod relay;
 pub mod replica;
 pub mod ring;
 pub mod runtime;

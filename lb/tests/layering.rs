@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["replica"],
     &["policy", "watchdog"],
     &["pool"],
-    &["proxy", "runtime", "probe"],
+    &["proxy", "relay", "runtime", "probe"],
     &["supervisor"],
     &["admin"],
     &["config"],

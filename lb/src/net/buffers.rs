@@ -135,6 +135,11 @@ impl Buffer {
         }
     }
 
+    /// The next memory that it borrows shall be for long pieces.
+    pub fn read_long_next(&mut self) {
+        self.long = true;
+    }
+
     /// The next body may be a short one.
     pub fn read_short(&mut self) {
         self.long = false;

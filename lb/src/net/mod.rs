@@ -4,17 +4,31 @@
 //! |---|---|
 //! | [`stream`] | TCP connections and listeners, driven by system calls of our own |
 //! | [`buffers`] | memory that is lent to connections which have something to read |
+//! | [`copy`] | bytes both ways between two connections |
 //! | [`bind`] | listening sockets, one for each worker |
+//! | [`datagrams`] | datagrams, many with one system call |
 //!
 //! Besides, what a failed connection says about whom.
 
 pub mod bind;
 pub mod buffers;
+pub mod copy;
+pub mod datagrams;
 pub mod stream;
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Has the runtime watch a descriptor for something to read.
+#[allow(unsafe_code)]
+pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` has one descriptor for life, and closes it when it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? })
+}
 
 /// Was a connection not made for want of something on this side: descriptors, ports, memory? Says nothing about the peer.
 pub fn is_own_trouble(error: &io::Error) -> bool {

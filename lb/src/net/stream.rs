@@ -34,7 +34,9 @@ impl Stream {
         let socket = sys::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         match sys::connect(&socket, &addr) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
+            // On the same host it is often made at once.
+            Ok(()) => return Self::new(socket),
+            Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
         let stream = Self::new(socket)?;
@@ -70,8 +72,9 @@ impl Stream {
         self.0.poll_read_ready(cx).map_ok(drop)
     }
 
+    /// Writes what there is room for.
     #[inline]
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
             let written = match slices {
@@ -105,6 +108,12 @@ impl Stream {
             Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// The address that the connection was made to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let addr = sys::getsockname(&self.0)?;
+        Ok(SocketAddr::try_from(addr)?)
     }
 
     /// Tells the peer that nothing more comes.
