@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod control;
 pub mod http1;
 pub mod memory;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod pool;
 pub mod probe;
 pub mod proxy;
+pub mod registry;
 pub mod relay;
 pub mod replica;
 pub mod ring;

@@ -80,13 +80,59 @@ impl ProxyMetrics {
 
     /// Counts a tunnel until the guard is dropped.
     pub fn count_upgrade(&self) -> impl Drop + use<> {
-        struct Counted(IntGauge);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
         self.upgrades.inc();
         Counted(self.upgrades.clone())
+    }
+}
+
+/// What the control channel counts.
+#[derive(Debug, Clone)]
+pub struct ControlMetrics {
+    connections: IntGauge,
+    messages: IntCounterVec,
+    refused: IntCounterVec,
+}
+
+impl ControlMetrics {
+    /// Metrics that are shown by `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let connections = IntGauge::new("ringkeeper_control_connections", "Open control connections.")?;
+        let messages = IntCounterVec::new(
+            Opts::new("ringkeeper_control_replies_total", "Replies to servers by error code, 0 for success."),
+            &["error"],
+        )?;
+        let refused = IntCounterVec::new(
+            Opts::new("ringkeeper_control_refused_total", "Control connections that were refused, by reason."),
+            &["reason"],
+        )?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(messages.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
+        Ok(Self { connections, messages, refused })
+    }
+
+    /// Counts a reply with this error code.
+    pub fn message(&self, error: &str) {
+        self.messages.with_label_values(&[error]).inc();
+    }
+
+    /// Counts a connection that was refused.
+    pub fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn count_connection(&self) -> impl Drop + use<> {
+        self.connections.inc();
+        Counted(self.connections.clone())
+    }
+}
+
+/// Counts something until dropped.
+struct Counted(IntGauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -24,6 +24,11 @@ impl ShutdownTrigger {
 }
 
 impl Shutdown {
+    /// Has it begun?
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Returns once the shutdown has begun.
     pub async fn begun(&self) {
         // An error means that the trigger is gone.

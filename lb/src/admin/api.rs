@@ -22,28 +22,52 @@ use prometheus::Registry;
 use serde::Serialize;
 
 use super::page;
+use super::relays::RelayItem;
 use crate::policy::Policy;
+use crate::registry::{self, RegistryHandle};
 use crate::replica::{Generation, Hostname, ReplicaId};
 use crate::ring::Ring;
 use crate::supervisor::{MemberStatus, SupervisorHandle};
 
+/// What the admin listener can be asked.
 #[derive(Clone)]
-struct Api {
+pub struct Api {
     supervisor: SupervisorHandle,
     policy: Arc<dyn Policy>,
-    registry: Registry,
+    metrics: Registry,
+    relays: Option<RegistryHandle>,
 }
 
-/// The admin listener's router.
-pub fn router(supervisor: SupervisorHandle, policy: Arc<dyn Policy>, registry: Registry) -> Router {
-    Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/replicas", get(replicas))
-        .route("/api/v1/ring", get(ring))
-        .route("/api/v1/relays", get(async || Json([(); 0])))
-        .with_state(Api { supervisor, policy, registry })
+impl Api {
+    /// Answers from these; `relays` is there if TCP and UDP are relayed.
+    pub fn new(
+        supervisor: SupervisorHandle,
+        policy: Arc<dyn Policy>,
+        metrics: Registry,
+        relays: Option<RegistryHandle>,
+    ) -> Self {
+        Self { supervisor, policy, metrics, relays }
+    }
+
+    /// The admin listener's router.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/api/v1/replicas", get(replicas))
+            .route("/api/v1/ring", get(ring))
+            .route("/api/v1/relays", get(relays))
+            .with_state(self)
+    }
+
+    fn relays(&self) -> Arc<registry::Status> {
+        self.relays.as_ref().map(RegistryHandle::status).unwrap_or_default()
+    }
+}
+
+async fn relays(State(api): State<Api>) -> Json<Vec<RelayItem>> {
+    Json(api.relays().ports.iter().map(RelayItem::from).collect())
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
@@ -54,7 +78,7 @@ async fn readyz(State(api): State<Api>) -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    match page::render(&api.registry, &api.supervisor.status()) {
+    match page::render(&api.metrics, &api.supervisor.status(), &api.relays()) {
         Ok(page) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

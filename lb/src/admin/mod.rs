@@ -10,3 +10,4 @@ pub mod api;
 pub mod assignment;
 mod error;
 mod page;
+pub mod relays;

@@ -2,11 +2,18 @@
 
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
+use crate::registry;
+use crate::relay::Counted;
 use crate::supervisor::{State, Status};
 
-/// Prometheus text of `registry` and `status`.
-pub(super) fn render(registry: &Registry, status: &Status) -> Result<String, prometheus::Error> {
+/// Prometheus text of `registry`, `status` and `relays`.
+pub(super) fn render(
+    registry: &Registry,
+    status: &Status,
+    relays: &registry::Status,
+) -> Result<String, prometheus::Error> {
     let fleet = Registry::new();
+    show_relays(&fleet, relays)?;
     let gauge = |name: &str, help: &str, labels: &[&str]| {
         let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
         fleet.register(Box::new(gauge.clone()))?;
@@ -45,4 +52,69 @@ pub(super) fn render(registry: &Registry, status: &Status) -> Result<String, pro
     let mut page = Vec::new();
     TextEncoder::new().encode(&families, &mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+fn show_relays(page: &Registry, relays: &registry::Status) -> Result<(), prometheus::Error> {
+    type Value = fn(&Counted) -> u64;
+    const GAUGES: [(&str, &str, Value); 2] = [
+        ("connections", "Open connections of clients.", |counted| counted.connections),
+        ("flows", "Flows of datagrams.", |counted| counted.flows),
+    ];
+    const COUNTERS: [(&str, &str, Value); 8] = [
+        ("accepted", "Connections accepted, or flows begun.", |counted| counted.accepted),
+        ("unserved", "Connections, or datagrams, that no replica took.", |counted| counted.unserved),
+        ("bytes_up", "Bytes from clients to replicas.", |counted| counted.bytes_up),
+        ("bytes_down", "Bytes from replicas to clients.", |counted| counted.bytes_down),
+        ("datagrams_up", "Datagrams from clients to replicas.", |counted| counted.datagrams_up),
+        ("datagrams_down", "Datagrams from replicas to clients.", |counted| counted.datagrams_down),
+        ("dropped", "Datagrams that could not be sent.", |counted| counted.dropped),
+        ("evicted", "Flows that ended to make room for others.", |counted| counted.evicted),
+    ];
+    let of_port = &["protocol", "relay_port"];
+    let of_replica = &["protocol", "relay_port", "addr"];
+    let gauge = |name: String, help: &str, labels: &[&str]| {
+        let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+        page.register(Box::new(gauge.clone()))?;
+        Ok::<_, prometheus::Error>(gauge)
+    };
+    let counter = |name: String, help: &str, labels: &[&str]| {
+        let counter = CounterVec::new(Opts::new(name, help), labels)?;
+        page.register(Box::new(counter.clone()))?;
+        Ok::<_, prometheus::Error>(counter)
+    };
+    let labelled = |port: &registry::PortStatus| [port.port.key.protocol.to_string(), port.port.key.port.to_string()];
+    for (name, help, value) in GAUGES {
+        let gauge = gauge(format!("ringkeeper_relay_{name}"), help, of_port)?;
+        for port in &relays.ports {
+            let [protocol, number] = labelled(port);
+            gauge.with_label_values(&[&protocol, &number]).set(value(&port.port.counted()) as f64);
+        }
+    }
+    for (name, help, value) in COUNTERS {
+        let counter = counter(format!("ringkeeper_relay_{name}_total"), help, of_port)?;
+        for port in &relays.ports {
+            let [protocol, number] = labelled(port);
+            counter.with_label_values(&[&protocol, &number]).inc_by(value(&port.port.counted()) as f64);
+        }
+    }
+    let open = gauge("ringkeeper_relay_open".into(), "1 for a port that is open.", of_port)?;
+    let ready = gauge("ringkeeper_relay_replica_ready".into(), "1 for a replica in rotation.", of_replica)?;
+    let busy = gauge("ringkeeper_relay_replica_in_flight".into(), "Connections, or flows, of a replica.", of_replica)?;
+    let served =
+        counter("ringkeeper_relay_replica_served_total".into(), "Connections, or datagrams, it got.", of_replica)?;
+    let failed =
+        counter("ringkeeper_relay_replica_failed_total".into(), "Connections, or datagrams, it refused.", of_replica)?;
+    for port in &relays.ports {
+        let [protocol, number] = labelled(port);
+        open.with_label_values(&[&protocol, &number]).set(f64::from(u8::from(port.open)));
+        for status in &port.replicas {
+            let (replica, addr) = (&status.replica, status.replica.addr.to_string());
+            let labels = &[&protocol, &number, &addr];
+            ready.with_label_values(labels).set(f64::from(u8::from(replica.is_ready())));
+            busy.with_label_values(labels).set(f64::from(replica.in_flight()));
+            served.with_label_values(labels).inc_by(replica.served() as f64);
+            failed.with_label_values(labels).inc_by(replica.failed() as f64);
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Admin work (axum, supervisor, probes) runs on the thread that calls [`run`]; the data path on threads of its own.
 
+mod l4;
 mod workers;
 
 use std::io;
@@ -15,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::admin::{api, assignment};
+use crate::admin::api::Api;
+use crate::admin::assignment;
 use crate::config::{Config, RuntimeConfig};
-use crate::metrics::ProxyMetrics;
+use crate::metrics::{ControlMetrics, ProxyMetrics};
 use crate::net::bind;
-use crate::policy::Policy;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
 use crate::proxy::worker::{self, Common, WorkerConfig};
@@ -140,6 +141,11 @@ impl App {
             None => None,
         };
         let admin_addr = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        let control = match &config.l4 {
+            Some(l4) => Some(TcpListener::bind(l4.listen).await.map_err(listen_error(l4.listen, "control_listen"))?),
+            None => None,
+        };
+        let control_addr = control.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let policy = config.policy.policy();
         let (pool, reader, suspicions) = pool(Arc::clone(&policy));
@@ -163,8 +169,17 @@ impl App {
         let registry = Registry::new();
         let metrics = ProxyMetrics::new(&registry)?;
         let (trigger, shutdown) = shutdown();
+        let (registrations, mut seats) = match (&config.l4, control) {
+            (Some(l4), Some(control)) => {
+                let own = [Some(addr), admin_addr, control_addr].into_iter().flatten().map(|addr| addr.port());
+                let ports = l4::Ports { own: own.collect(), workers: config.workers };
+                let (handle, seats) = l4::start(l4, control, &ports, ControlMetrics::new(&registry)?, &shutdown);
+                (Some(handle), seats)
+            }
+            _ => (None, Vec::new()),
+        };
         if let Some(listener) = admin {
-            serve_admin(listener, &supervisor, policy, registry);
+            serve_admin(listener, Api::new(supervisor.clone(), policy, registry, registrations));
         }
         let own = OwnRoutes {
             paths: assignment::PATHS,
@@ -176,7 +191,11 @@ impl App {
             own,
             metrics,
             common: Common::new(&config.proxy),
-            max_connections: config.max_connections.unwrap_or_else(|| max_connections(config.fleet.capacity())),
+            max_connections: config.max_connections.unwrap_or_else(|| {
+                let most = max_connections(config.fleet.capacity());
+                // The relay has the other half.
+                if config.l4.is_some() { (most / 2).max(1) } else { most }
+            }),
             shutdown,
             drain_timeout: config.fleet.drain_timeout,
         };
@@ -186,12 +205,26 @@ impl App {
             .enumerate()
             .map(|(at, listener)| {
                 let (config, seed) = (worker.clone(), rand::random());
-                workers::spawn(at, alive.clone(), move || worker::serve(listener, config, seed))
+                let relay = if seats.is_empty() { None } else { Some(seats.remove(0)) };
+                workers::spawn(at, alive.clone(), move || async move {
+                    let shutdown = config.shutdown.clone();
+                    let relay = relay.map(|seat| tokio::task::spawn_local(seat.serve(shutdown.clone())));
+                    worker::serve(listener, config, seed).await;
+                    // Before that it ended for want of its clock; then the other must not keep the thread alive.
+                    if let Some(relay) = relay
+                        && shutdown.has_begun()
+                    {
+                        let _ = relay.await;
+                    }
+                })
             })
             .collect::<Result<_, _>>()?;
         tracing::info!(%addr, workers = config.workers, "listening on {addr}");
         if let Some(addr) = admin_addr {
             tracing::info!(%addr, "admin listening on {addr}");
+        }
+        if let Some(addr) = control_addr {
+            tracing::info!(%addr, "control channel listening on {addr}");
         }
         Ok(Self { remove_on_exit: config.remove_on_exit, supervisor, supervising, workers, ended, trigger })
     }
@@ -238,8 +271,8 @@ impl Start<'_> {
     }
 }
 
-fn serve_admin(listener: TcpListener, supervisor: &SupervisorHandle, policy: Arc<dyn Policy>, registry: Registry) {
-    let router = api::router(supervisor.clone(), policy, registry);
+fn serve_admin(listener: TcpListener, api: Api) {
+    let router = api.router();
     // It stays open while requests are finished: that is when somebody wants to look.
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {

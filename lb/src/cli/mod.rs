@@ -1,11 +1,13 @@
-//! The command line: `lb serve` (also plain `lb`), `check`, `ring`, `health`.
+//! The command line: `lb serve` (also plain `lb`), `check`, `ring`, `relays`, `health`.
 //!
 //! Exit status: 0 done; 1 failed (start, health check); 64 bad configuration (`EX_USAGE`).
 
+mod relays;
 mod ring;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,6 +31,8 @@ const EXAMPLES: &str = "Examples:
   lb --runtime static --members 10.0.0.1:80,b=10.0.0.2:80
   lb check --config ringkeeper.toml                 is this configuration good?
   lb ring --replicas 5 --hash xxh3                  how would five replicas share the ring?
+  lb --control-listen 0.0.0.0:9988                  let servers register TCP and UDP ports
+  lb relays                                         which ports are relayed, and to whom?
 
 Each setting can be given as a flag, in the environment, or as a key (with '_') in a TOML file; a flag beats the
 environment, the environment beats the file. What is not known stops the start with exit status 64.";
@@ -43,6 +47,11 @@ fn command() -> Command {
         .subcommand(
             Command::new("ring")
                 .about("Show who owns what on a ring of 1 to --replicas, and the exact shares")
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("as JSON")),
+        )
+        .subcommand(
+            Command::new("relays")
+                .about("Show which TCP and UDP ports a running balancer on this host relays")
                 .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("as JSON")),
         )
         .subcommand(
@@ -86,12 +95,14 @@ pub(crate) fn run() -> ExitCode {
     let shown: Vec<_> = SETTINGS
         .iter()
         .filter_map(|setting| {
-            layers.get(setting.key).map(|(value, origin)| (setting.key, value.to_owned(), origin.to_string()))
+            let (value, origin) = layers.get(setting.key)?;
+            let value = if setting.key == "control_token" { "(not shown)" } else { value };
+            Some((setting.key, value.to_owned(), origin.to_string()))
         })
         .collect();
     let program = std::env::current_exe().ok();
     let config = Config::new(layers, program.as_deref()).and_then(|config| match name {
-        "ring" | "health" => Ok(config),
+        "ring" | "health" | "relays" => Ok(config),
         _ => config.check_files().map(|()| config),
     });
     match (name, config) {
@@ -100,6 +111,7 @@ pub(crate) fn run() -> ExitCode {
             check(&shown);
             ExitCode::SUCCESS
         }
+        ("relays", Ok(config)) => relays::show(&config, matches.get_flag("json")),
         ("health", Ok(config)) => health(&config),
         (_, Ok(config)) => serve(config),
         (_, Err(bad)) => refuse(&bad),
@@ -141,18 +153,19 @@ fn failure(reason: &impl std::fmt::Display) -> ExitCode {
 }
 
 /// Whoever asks is on the same host, so an unspecified address means loopback.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    addr
+}
+
 fn health(config: &Config) -> ExitCode {
-    let (mut addr, path) = match config.admin_listen {
+    let (addr, path) = match config.admin_listen {
         Some(addr) => (addr, "/healthz"),
         None => (config.listen, "/rep"),
     };
-    if addr.ip().is_unspecified() {
-        addr.set_ip(if addr.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
+    let addr = reachable(addr);
     let asked = HeartbeatConfig { path: path.into(), timeout: HEALTH_TIMEOUT, ..HeartbeatConfig::default() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -3,6 +3,7 @@
 //! Whatever is wrong stops the start, and everything that is wrong is said at once.
 
 mod layers;
+mod relays;
 mod settings;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use layers::{Environment, Layers, Origin, Problem};
+pub use relays::L4Config;
 pub use settings::{SETTINGS, Setting};
 
 use crate::http1::{HeadLimits, MAX_FIELDS};
@@ -36,6 +38,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Admin listener.
     pub admin_listen: Option<SocketAddr>,
+    /// Relayed TCP and UDP, if it is on.
+    pub l4: Option<L4Config>,
     /// Threads of the data path.
     pub workers: usize,
     /// What starts replicas.
@@ -182,15 +186,13 @@ impl Config {
         // Every setting is looked at before the first `?`, so that all problems are found.
         let listen = l.parse("listen", address);
         let admin_listen = l.parse("admin_listen", or_off(address));
-        l.parse("control_listen", |text| match text {
-            "off" => Ok(()),
-            _ => Err("off; this version has no L4 control channel yet".into()),
-        });
+        let control_listen = l.parse("control_listen", or_off(address));
         let workers = l.parse("workers", number(0..=1024));
         let policy = policy(l);
         let heartbeat = heartbeat(l);
         let proxy = proxy(l);
         let max_connections = l.parse("max_connections", number(1..=i64::MAX));
+        let l4 = relays::read(l, listen, policy);
         let log = log(l);
         let replicas = l.parse("replicas", number(0..=MAX_SLOTS as usize));
         let max_replicas = l.parse("max_replicas", number(0..=MAX_SLOTS as usize));
@@ -233,9 +235,14 @@ impl Config {
         } else if let Some(max) = max_replicas.filter(|max| wanted > *max) {
             l.refuse(key, &format!("max_replicas is {max}"));
         }
+        let l4 = match (control_listen?, l4) {
+            (None, _) => None,
+            (Some(listen), l4) => Some(l4?.with(listen, fleet.drain_timeout)),
+        };
         Some(Self {
             listen: listen?,
             admin_listen: admin_listen?,
+            l4,
             workers: match workers? {
                 0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
                 workers => workers,

@@ -36,6 +36,7 @@ const PLACEMENT: &str = "Placement";
 const HEARTBEATS: &str = "Heartbeats";
 const PROXY: &str = "Proxy";
 const LIMITS: &str = "Limits";
+const RELAYS: &str = "TCP and UDP";
 const LOGS: &str = "Logs";
 
 /// All settings, in the order of help.
@@ -43,7 +44,7 @@ const LOGS: &str = "Logs";
 pub const SETTINGS: &[Setting] = &[
     setting(LISTENERS, "listen", "LB_LISTEN", "0.0.0.0:5000", "ADDR:PORT", "public listener; port 0 takes any free port, which is logged"),
     setting(LISTENERS, "admin_listen", "LB_ADMIN_LISTEN", "127.0.0.1:5001", "ADDR:PORT|off", "admin listener"),
-    setting(LISTENERS, "control_listen", "LB_CONTROL_LISTEN", "off", "off", "L4 control channel; this version has none yet"),
+    setting(LISTENERS, "control_listen", "LB_CONTROL_LISTEN", "off", "ADDR:PORT|off", "control channel, where servers register TCP and UDP ports"),
     setting(LISTENERS, "workers", "LB_WORKERS", "0", "N", "threads of the data path; 0 for one per core"),
     setting(FLEET, "runtime", "LB_RUNTIME", "process", "KIND", "what starts replicas: docker, process, static"),
     setting(FLEET, "replicas", "LB_REPLICAS", "3", "N", "replicas at the start"),
@@ -92,6 +93,22 @@ pub const SETTINGS: &[Setting] = &[
     setting(LIMITS, "max_in_flight", "LB_MAX_IN_FLIGHT", "off", "N|off", "requests under way (503)"),
     setting(LIMITS, "header_timeout", "LB_HEADER_TIMEOUT", "10s", "TIME", "from a request header's first byte to its last (408)"),
     setting(LIMITS, "client_timeout", "LB_CLIENT_TIMEOUT", "60s", "TIME", "for a client's next request on its connection"),
+    setting(RELAYS, "control_dialect", "LB_CONTROL_DIALECT", "standard", "DIALECT", "which port is which in a registration: standard, lander"),
+    setting(RELAYS, "control_token", "LB_CONTROL_TOKEN", "", "TEXT", "secret that a registration must bring along"),
+    setting(RELAYS, "control_networks", "LB_CONTROL_NETWORKS", "", "LIST", "addresses and networks that may connect to the control channel [default: all]"),
+    setting(RELAYS, "control_ports", "LB_CONTROL_PORTS", "1-65535", "LIST", "ports that may be opened for servers, such as 53,20000-29999"),
+    setting(RELAYS, "control_connections", "LB_CONTROL_CONNECTIONS", "256", "N", "control connections"),
+    setting(RELAYS, "control_registrations", "LB_CONTROL_REGISTRATIONS", "64", "N", "registrations of one control connection"),
+    setting(RELAYS, "control_interval", "LB_CONTROL_INTERVAL", "5s", "TIME", "from one question whether a server lives to the next"),
+    setting(RELAYS, "control_timeout", "LB_CONTROL_TIMEOUT", "10s", "TIME", "for a server to answer; then its connections are closed"),
+    setting(RELAYS, "relay_address", "LB_RELAY_ADDRESS", "", "IP", "where ports are opened [default: that of listen]"),
+    setting(RELAYS, "relay_policy", "LB_RELAY_POLICY", "round-robin", "POLICY", "how a replica is chosen: consistent (by client address), round-robin"),
+    setting(RELAYS, "relay_connect_timeout", "LB_RELAY_CONNECT_TIMEOUT", "10s", "TIME", "for a connection to a replica; then another is tried"),
+    setting(RELAYS, "relay_idle_timeout", "LB_RELAY_IDLE_TIMEOUT", "10min", "TIME", "for the next byte of a TCP connection, either way"),
+    setting(RELAYS, "relay_flow_idle", "LB_RELAY_FLOW_IDLE", "60s", "TIME", "for the next datagram of a UDP flow, either way"),
+    setting(RELAYS, "relay_max_connections", "LB_RELAY_MAX_CONNECTIONS", "", "N", "TCP connections, others wait [default: an eighth of the open files]"),
+    setting(RELAYS, "relay_max_flows", "LB_RELAY_MAX_FLOWS", "", "N", "UDP flows, the oldest idle one makes room [default: a quarter of the open files]"),
+    setting(RELAYS, "relay_proxy_protocol", "LB_RELAY_PROXY_PROTOCOL", "off", "off|v2", "TCP: tell replicas who the client is"),
     setting(LOGS, "log", "RUST_LOG", "info", "FILTER", "what is logged: error, warn, info, debug, trace, or a tracing filter"),
     setting(LOGS, "log_format", "LB_LOG_FORMAT", "text", "text|json", "how it is logged"),
 ];

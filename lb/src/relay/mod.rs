@@ -21,7 +21,7 @@ pub mod worker;
 
 use std::time::Duration;
 
-pub use port::{Counted, OpenPort, Port, PortKey, Protocol, Workers};
+pub use port::{Counted, OpenPort, Port, PortKey, Protocol, Seat, Workers};
 
 /// How ports are relayed.
 #[derive(Debug, Clone)]
