@@ -26,13 +26,12 @@ pub(super) struct RelaySeat {
     seat: Seat,
     config: Arc<RelayConfig>,
     common: Common,
-    workers: usize,
 }
 
 impl RelaySeat {
     /// Serves ports until the balancer stops and connections are done or late.
     pub(super) async fn serve(self, shutdown: Shutdown) {
-        worker::serve(self.seat, self.config, self.common, self.workers, shutdown).await;
+        worker::serve(self.seat, self.config, self.common, shutdown).await;
     }
 }
 
@@ -60,6 +59,7 @@ pub(super) fn start(
     let tcp = |port: &u16| PortKey { protocol: Protocol::Tcp, port: *port };
     let registry = registry::start(
         RegistryConfig {
+            address: l4.address,
             allowed: l4.ports.clone(),
             reserved: ports.own.iter().map(tcp).collect(),
             max_registrations: l4.max_registrations,
@@ -70,7 +70,7 @@ pub(super) fn start(
     );
     tokio::spawn(control::serve(listener, l4.control.clone(), registry.clone(), metrics, shutdown.clone()));
     let common = Common::default();
-    let seat = |seat| RelaySeat { seat, config: Arc::clone(&config), common: common.clone(), workers: ports.workers };
+    let seat = |seat| RelaySeat { seat, config: Arc::clone(&config), common: common.clone() };
     (registry, seats.into_iter().map(seat).collect())
 }
 

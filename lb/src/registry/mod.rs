@@ -115,6 +115,8 @@ pub enum Refusal {
 /// How the registry treats registrations.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
+    /// Where ports are opened.
+    pub address: IpAddr,
     /// Ports that may be opened.
     pub allowed: Vec<RangeInclusive<u16>>,
     /// Ports that the balancer itself uses.

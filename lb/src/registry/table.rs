@@ -1,7 +1,7 @@
 //! Who is registered for what. Pure: it opens nothing, and knows no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Affinity, Peer, PeerId, Refusal, Registration, RegistryConfig};
 use crate::policy::PolicyKind;
@@ -14,6 +14,8 @@ pub(super) struct Member {
     pub(super) peer: PeerId,
     /// Where its traffic goes.
     pub(super) addr: SocketAddr,
+    /// Is that on this host?
+    pub(super) is_local: bool,
     pub(super) registration: Registration,
     pub(super) id: ReplicaId,
     pub(super) generation: Generation,
@@ -82,8 +84,10 @@ impl Table {
                 config.allowed.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
             return cannot_bind(&format!("relay ports may be {}", allowed.join(", ")));
         }
-        if peer.is_local && registration.port == registration.relay_port {
-            return cannot_bind("on one host a server's own port and its relay port must differ");
+        if self.would_loop(peer, registration, config) {
+            return cannot_bind(
+                "its traffic would come back to the balancer's own ports; on one host these must differ from the servers'",
+            );
         }
         let fits = config.policy.ring.capacity();
         if config.policy.kind == PolicyKind::Consistent && members.len() >= fits {
@@ -98,6 +102,21 @@ impl Table {
         Ok(members.is_empty())
     }
 
+    /// Would a relay, this one or another, pass traffic on to a relay's port?
+    fn would_loop(&self, peer: Peer, registration: &Registration, config: &RegistryConfig) -> bool {
+        let is_relays =
+            |ip: IpAddr, is_local: bool| is_local && (config.address.is_unspecified() || config.address == ip);
+        let own = PortKey { protocol: registration.protocol, port: registration.port };
+        let to_a_relay = own == registration.key() || self.ports.contains_key(&own);
+        let opens_a_replicas = || {
+            self.ports.values().flatten().any(|member| {
+                let theirs = PortKey { protocol: member.registration.protocol, port: member.addr.port() };
+                theirs == registration.key() && is_relays(member.addr.ip(), member.is_local)
+            })
+        };
+        (to_a_relay && is_relays(peer.ip, peer.is_local)) || opens_a_replicas()
+    }
+
     /// Takes in what was admitted. The lowest ring number that is free at its port is its own.
     pub(super) fn join(&mut self, peer: Peer, registration: Registration) -> &Member {
         self.generations += 1;
@@ -107,6 +126,7 @@ impl Table {
         members.push(Member {
             peer: peer.id,
             addr: SocketAddr::new(peer.ip, registration.port),
+            is_local: peer.is_local,
             registration,
             id: ReplicaId(id),
             generation: Generation(self.generations),
@@ -182,6 +202,7 @@ mod tests {
 
     fn config() -> RegistryConfig {
         RegistryConfig {
+            address: [0, 0, 0, 0].into(),
             allowed: vec![1024..=2000, 5000..=60_000],
             reserved: vec![PortKey { protocol: Protocol::Tcp, port: 5000 }],
             max_registrations: 3,
@@ -261,11 +282,16 @@ mod tests {
         refused(&mut table, peer(1), registration(TCP, 1, 80), "1024-2000, 5000-60000");
         let local = Peer { is_local: true, ..peer(2) };
         refused(&mut table, local, registration(TCP, 6000, 6000), "must differ");
+        refused(&mut table, local, registration(UDP, 5000, 6000), "must differ");
+        register(&mut table, local, registration(TCP, 6001, 6002)).unwrap();
+        refused(&mut table, peer(3), registration(TCP, 6000, 6001), "must differ");
+        let elsewhere = RegistryConfig { address: [10, 0, 0, 77].into(), ..config() };
+        assert_eq!(table.admit(local, &registration(TCP, 6000, 6000), &elsewhere), Ok(true), "another address");
         assert_eq!(register(&mut table, peer(2), registration(TCP, 6000, 6000)), Ok(true), "on another host");
-        for port in [7000, 7001] {
+        for port in [7001, 7002] {
             register(&mut table, peer(1), registration(TCP, port, 7000)).unwrap();
         }
-        refused(&mut table, peer(1), registration(TCP, 7002, 7000), "3 registrations");
+        refused(&mut table, peer(1), registration(TCP, 7003, 7000), "3 registrations");
     }
 
     #[test]

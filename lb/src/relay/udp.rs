@@ -54,7 +54,7 @@ struct Counted {
 
 impl Counted {
     fn begin(worker: &Rc<Worker>, port: &Arc<Port>) -> Self {
-        worker.flows.set(worker.flows.get() + 1);
+        worker.flows.fetch_add(1, Ordering::Relaxed);
         let counts = port.counts(worker.at);
         counts.flows.fetch_add(1, Ordering::Relaxed);
         add(&counts.accepted, 1);
@@ -64,7 +64,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.worker.flows.set(self.worker.flows.get() - 1);
+        self.worker.flows.fetch_sub(1, Ordering::Relaxed);
         self.port.counts(self.worker.at).flows.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -206,7 +206,7 @@ impl UdpPort {
 
     /// A new flow; `None` if there is no room or no socket for it.
     fn begin(&mut self, key: FlowKey, lease: Lease, now: u64) -> Option<FlowId> {
-        if self.worker.flows.get() >= self.worker.max_flows {
+        if self.worker.flows.load(Ordering::Relaxed) >= self.worker.config.max_flows {
             self.flows.remove_oldest()?;
             add(&self.port.counts(self.worker.at).evicted, 1);
         }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -23,6 +23,7 @@ const BURST: u64 = 128;
 #[derive(Debug, Clone, Default)]
 pub struct Common {
     connections: Arc<AtomicI64>,
+    flows: Arc<AtomicUsize>,
 }
 
 /// Deadlines in ticks.
@@ -41,10 +42,8 @@ pub(super) struct Worker {
     pub(super) buffers: Buffers,
     pub(super) batch: RefCell<Batch>,
     pub(super) ticks: Ticks,
-    /// Flows of all ports, and how many there may be.
-    pub(super) flows: Cell<usize>,
-    pub(super) max_flows: usize,
-    /// Of all workers.
+    /// Of all ports on all workers.
+    pub(super) flows: Arc<AtomicUsize>,
     connections: Arc<AtomicI64>,
     /// Of this one.
     sessions: Cell<usize>,
@@ -87,7 +86,7 @@ impl Drop for Session {
 }
 
 /// Serves the ports that come to this seat, until shutdown has begun and connections are done or late.
-pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, workers: usize, shutdown: Shutdown) {
+pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, shutdown: Shutdown) {
     let ticks = Ticks {
         connect: ticks(config.connect_timeout),
         idle: ticks(config.idle_timeout),
@@ -95,13 +94,12 @@ pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, wor
     };
     let worker = Rc::new(Worker {
         at: seat.at,
-        max_flows: config.max_flows.div_ceil(workers.max(1)),
         config,
         watchdog: Rc::default(),
         buffers: Buffers::default(),
         batch: RefCell::default(),
         ticks,
-        flows: Cell::new(0),
+        flows: common.flows,
         connections: common.connections,
         sessions: Cell::new(0),
         ended: Cell::new(0),
@@ -119,6 +117,8 @@ pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, wor
             () = &mut begun => break,
         }
     }
+    // Nothing is opened any more.
+    drop(seat);
     // Ports close by themselves; whoever has connected by now is served. Their sessions may just be beginning.
     tokio::time::sleep(TICK).await;
     let deadline = Instant::now() + worker.config.drain_timeout;
