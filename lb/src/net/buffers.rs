@@ -200,15 +200,31 @@ impl Buffer {
     /// Waits for something to arrive, and reads it; 0 at the end of the stream. While it waits with nothing in it, it holds no
     /// memory, so that the same few buffers serve all who wait, and stay in the processor's cache.
     pub async fn fill(&mut self, from: &Stream, buffers: &Buffers) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill_lent(cx, from, buffers)).await
+    }
+
+    /// The same, to be polled.
+    #[inline]
+    pub fn poll_fill_lent(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<usize>> {
         self.lend_back(buffers);
-        poll_fn(|cx| {
-            if self.bytes.is_empty() {
-                ready!(from.poll_readable(cx))?;
-                self.borrow_from(buffers);
-            }
-            self.poll_fill(cx, from)
-        })
-        .await
+        if !self.bytes.is_empty() {
+            return self.poll_fill(cx, from);
+        }
+        let read = from.poll_read_into(cx, || {
+            self.borrow_from(buffers);
+            &mut self.bytes[..]
+        });
+        if let Poll::Ready(Ok(read)) = read {
+            (self.start, self.end) = (0, read);
+        } else {
+            self.lend_back(buffers);
+        }
+        read
     }
 }
 

@@ -83,10 +83,7 @@ impl Half<'_> {
                 self.buffer.consume(written);
             }
             // Most connections are silent most of the time: they hold no memory then.
-            self.buffer.lend_back(buffers);
-            ready!(self.from.poll_readable(cx))?;
-            self.buffer.borrow_from(buffers);
-            match ready!(self.buffer.poll_fill(cx, self.from))? {
+            match ready!(self.buffer.poll_fill_lent(cx, self.from, buffers))? {
                 0 => {
                     self.buffer.lend_back(buffers);
                     return Poll::Ready(Ok(()));

@@ -34,23 +34,37 @@ impl Stream {
         let socket = sys::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         match sys::connect(&socket, &addr) {
-            // On the same host it is often made at once.
             Ok(()) => return Self::new(socket),
             Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
+        // On the same host it is often made by now, and then the second call says so.
+        let made = sys::connect(&socket, &addr).is_ok();
         let stream = Self::new(socket)?;
-        let writable = stream.0.writable().await?;
-        drop(writable);
-        sockopt::socket_error(&stream.0)??;
+        if !made {
+            let writable = stream.0.writable().await?;
+            drop(writable);
+            sockopt::socket_error(&stream.0)??;
+        }
         Ok(stream)
     }
 
     /// Reads what has arrived; 0 at the end. `buffer` is not empty.
     #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read_into(cx, || buffer)
+    }
+
+    /// The same, into a buffer that is only asked for when something has arrived.
+    #[inline]
+    pub fn poll_read_into<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: impl FnOnce() -> &'a mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut ready = ready!(self.0.poll_read_ready(cx))?;
+        let buffer = buffer();
         loop {
-            let mut ready = ready!(self.0.poll_read_ready(cx))?;
             match sys::recv(&self.0, &mut *buffer, RecvFlags::empty()) {
                 Ok((read, _)) => {
                     // All that there was: the next look would find nothing.
@@ -59,7 +73,10 @@ impl Stream {
                     }
                     return Poll::Ready(Ok(read));
                 }
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    ready = ready!(self.0.poll_read_ready(cx))?;
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
