@@ -226,6 +226,27 @@ impl Buffer {
         }
         read
     }
+
+    /// The same for an empty one, but to the end, if that is known to be there; says whether it was reached.
+    #[inline]
+    pub fn poll_fill_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<(usize, bool)>> {
+        // Most connections are silent most of the time: they hold no memory then.
+        self.lend_back(buffers);
+        let read = from.poll_read_on(cx, || {
+            self.borrow_from(buffers);
+            &mut self.bytes[..]
+        });
+        match &read {
+            Poll::Ready(Ok((read, _))) => (self.start, self.end) = (0, *read),
+            _ => self.lend_back(buffers),
+        }
+        read
+    }
 }
 
 #[cfg(test)]

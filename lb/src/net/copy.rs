@@ -1,7 +1,7 @@
 //! Bytes from one connection to another and back, as they come.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::buffers::{Buffer, Buffers, SMALL};
@@ -31,6 +31,9 @@ struct Half<'a> {
     from: &'a Stream,
     to: &'a Stream,
     buffer: &'a mut Buffer,
+    /// Its sender has ended; what came before that may still be in the buffer.
+    ended: bool,
+    /// And nothing is left to do.
     over: bool,
 }
 
@@ -45,8 +48,10 @@ pub async fn both_ways(
     mut alarm: impl FnMut(&mut Context<'_>) -> Poll<io::Error>,
 ) -> io::Result<()> {
     let (to_client, to_replica) = (client.stream, replica.stream);
-    let mut up = Half { way: Way::Up, from: to_client, to: to_replica, buffer: client.buffer, over: false };
-    let mut down = Half { way: Way::Down, from: to_replica, to: to_client, buffer: replica.buffer, over: false };
+    let mut up =
+        Half { way: Way::Up, from: to_client, to: to_replica, buffer: client.buffer, ended: false, over: false };
+    let mut down =
+        Half { way: Way::Down, from: to_replica, to: to_client, buffer: replica.buffer, ended: false, over: false };
     poll_fn(|cx| {
         for way in [Way::Up, Way::Down] {
             let (half, other_over) = match way {
@@ -70,27 +75,29 @@ pub async fn both_ways(
 }
 
 impl Half<'_> {
-    /// Ready when its sender has ended.
+    /// Ready when its sender has ended, and everything was passed on.
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>, buffers: &Buffers, moved: &impl Fn(Way, usize)) -> Poll<io::Result<()>> {
         loop {
             while !self.buffer.is_empty() {
-                let written = ready!(self.to.poll_write(cx, &[IoSlice::new(self.buffer.filled())]))?;
+                let written = ready!(self.to.poll_send(cx, self.buffer.filled(), self.ended))?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 moved(self.way, written);
                 self.buffer.consume(written);
             }
-            // Most connections are silent most of the time: they hold no memory then.
-            match ready!(self.buffer.poll_fill_lent(cx, self.from, buffers))? {
-                0 => {
-                    self.buffer.lend_back(buffers);
-                    return Poll::Ready(Ok(()));
-                }
+            if self.ended {
+                self.buffer.lend_back(buffers);
+                return Poll::Ready(Ok(()));
+            }
+            let (read, ended) = ready!(self.buffer.poll_fill_on(cx, self.from, buffers))?;
+            self.ended = ended;
+            if read >= SMALL {
                 // More than fits in a small one: long pieces cost less.
-                read if read >= SMALL => self.buffer.read_long_next(),
-                _ => self.buffer.read_short(),
+                self.buffer.read_long_next();
+            } else {
+                self.buffer.read_short();
             }
         }
     }

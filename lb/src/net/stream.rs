@@ -83,15 +83,68 @@ impl Stream {
         }
     }
 
+    /// Reads what has arrived into a buffer that is only asked for then. If the peer is known to have ended already, it reads on
+    /// to the end; says how much was read, and whether that was all there ever is.
+    #[inline]
+    pub fn poll_read_on<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: impl FnOnce() -> &'a mut [u8],
+    ) -> Poll<io::Result<(usize, bool)>> {
+        let mut ready = ready!(self.0.poll_read_ready(cx))?;
+        let buffer = buffer();
+        let mut filled = 0;
+        loop {
+            match sys::recv(&self.0, &mut buffer[filled..], RecvFlags::empty()) {
+                Ok((0, _)) => return Poll::Ready(Ok((filled, true))),
+                Ok((read, _)) => {
+                    filled += read;
+                    let full = filled == buffer.len();
+                    if !full && ready.ready().is_read_closed() {
+                        continue;
+                    }
+                    if !full {
+                        // All that there was: the next look would find nothing.
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok((filled, false)));
+                }
+                Err(Errno::AGAIN) if filled > 0 => return Poll::Ready(Ok((filled, false))),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    ready = ready!(self.0.poll_read_ready(cx))?;
+                }
+                Err(Errno::INTR) => {}
+                // What has come before is passed on first; the error comes again.
+                Err(error) if filled == 0 => return Poll::Ready(Err(error.into())),
+                Err(_) => return Poll::Ready(Ok((filled, false))),
+            }
+        }
+    }
+
     /// Is there something to read, or the end?
     #[inline]
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(cx).map_ok(drop)
     }
 
-    /// Writes what there is room for.
+    /// Writes what there is room for. With `last`, the end follows at once, and may go along.
     #[inline]
-    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<io::Result<usize>> {
+        let flags = if last { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            match sys::send(&self.0, bytes, flags) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
             let written = match slices {
