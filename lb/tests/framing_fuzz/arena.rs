@@ -64,6 +64,8 @@ impl Arena {
             "2",
             "--not-found",
             "pass",
+            "--heartbeat-timeout",
+            "10s",
             "--heartbeat-path",
             HEARTBEAT,
         ];

@@ -79,7 +79,7 @@ impl Bench {
         let innocents = members + workers - 1;
         let workers = workers.to_string();
         let mut all = vec!["--runtime", "static", "--members", &list, "--workers", &workers, "--not-found", "pass"];
-        all.extend(["--heartbeat-path", HEARTBEAT]);
+        all.extend(["--heartbeat-path", HEARTBEAT, "--heartbeat-timeout", "10s"]);
         all.extend(args);
         let lb = Lb::ready(&all).await;
         let known = Mutex::default();

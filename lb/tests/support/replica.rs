@@ -173,10 +173,14 @@ pub async fn nobody() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
-/// A balancer over these members, once `ready` of them are.
+/// A balancer over these members. They live in the test's own process, which a busy machine may keep waiting: that shall not
+/// take them out of rotation, unless a test says otherwise.
 pub async fn balance(members: &[SocketAddr], args: &[&str]) -> Lb {
     let list = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let mut all = vec!["--runtime", "static", "--members", &list];
+    if !args.contains(&"--heartbeat-timeout") {
+        all.extend(["--heartbeat-timeout", "10s"]);
+    }
     all.extend(args);
     Lb::start(&all)
 }
