@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use super::pipe::Pipes;
 use super::stream::Stream;
 
 /// Size of a buffer for heads and short bodies, bytes.
@@ -26,6 +27,8 @@ pub struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     heads: RefCell<Vec<Vec<u8>>>,
+    /// For what need not be looked at.
+    pub pipes: Pipes,
 }
 
 impl Buffers {
@@ -71,6 +74,7 @@ impl Buffers {
             let half = kept.len() / 2;
             kept.truncate(half);
         }
+        self.pipes.shrink();
     }
 }
 

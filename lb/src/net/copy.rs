@@ -5,6 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::buffers::{Buffer, Buffers, SMALL};
+use super::pipe::Pipe;
 use super::stream::Stream;
 
 /// Which way bytes go.
@@ -35,6 +36,10 @@ struct Half<'a> {
     ended: bool,
     /// And nothing is left to do.
     over: bool,
+    /// It brings so much at a time that it need not be copied.
+    splices: bool,
+    /// What it has brought that way.
+    pipe: Option<Pipe>,
 }
 
 /// Passes bytes on until both sides have ended, or one has failed. A side that ends leaves the other direction open.
@@ -48,10 +53,8 @@ pub async fn both_ways(
     mut alarm: impl FnMut(&mut Context<'_>) -> Poll<io::Error>,
 ) -> io::Result<()> {
     let (to_client, to_replica) = (client.stream, replica.stream);
-    let mut up =
-        Half { way: Way::Up, from: to_client, to: to_replica, buffer: client.buffer, ended: false, over: false };
-    let mut down =
-        Half { way: Way::Down, from: to_replica, to: to_client, buffer: replica.buffer, ended: false, over: false };
+    let mut up = Half::new(Way::Up, to_client, to_replica, client.buffer);
+    let mut down = Half::new(Way::Down, to_replica, to_client, replica.buffer);
     poll_fn(|cx| {
         for way in [Way::Up, Way::Down] {
             let (half, other_over) = match way {
@@ -74,7 +77,11 @@ pub async fn both_ways(
     .await
 }
 
-impl Half<'_> {
+impl<'a> Half<'a> {
+    fn new(way: Way, from: &'a Stream, to: &'a Stream, buffer: &'a mut Buffer) -> Self {
+        Self { way, from, to, buffer, ended: false, over: false, splices: false, pipe: None }
+    }
+
     /// Ready when its sender has ended, and everything was passed on.
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>, buffers: &Buffers, moved: &impl Fn(Way, usize)) -> Poll<io::Result<()>> {
@@ -87,18 +94,56 @@ impl Half<'_> {
                 moved(self.way, written);
                 self.buffer.consume(written);
             }
+            if let Some(pipe) = &mut self.pipe {
+                while !pipe.is_empty() {
+                    let gone = ready!(pipe.poll_empty(cx, self.to))?;
+                    if gone == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    moved(self.way, gone);
+                }
+            }
             if self.ended {
                 self.buffer.lend_back(buffers);
+                self.put_pipe(buffers);
                 return Poll::Ready(Ok(()));
             }
+            if self.splices
+                && let Some(mut pipe) = self.pipe.take().or_else(|| buffers.pipes.take())
+            {
+                self.buffer.lend_back(buffers);
+                let filled = pipe.poll_fill(cx, self.from);
+                match filled {
+                    Poll::Ready(Ok(count)) => {
+                        self.pipe = Some(pipe);
+                        self.ended = count == 0;
+                        self.splices = count >= SMALL;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    // Who waits holds none.
+                    Poll::Pending => {
+                        buffers.pipes.put(pipe);
+                        return Poll::Pending;
+                    }
+                }
+                continue;
+            }
+            self.put_pipe(buffers);
             let (read, ended) = ready!(self.buffer.poll_fill_on(cx, self.from, buffers))?;
             self.ended = ended;
             if read >= SMALL {
-                // More than fits in a small one: long pieces cost less.
+                // More than fits in a small one: long pieces cost less, and those that are not copied the least.
+                self.splices = read > SMALL;
                 self.buffer.read_long_next();
             } else {
                 self.buffer.read_short();
             }
+        }
+    }
+
+    fn put_pipe(&mut self, buffers: &Buffers) {
+        if let Some(pipe) = self.pipe.take() {
+            buffers.pipes.put(pipe);
         }
     }
 }

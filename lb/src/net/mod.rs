@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`stream`] | TCP connections and listeners, driven by system calls of our own |
 //! | [`buffers`] | memory that is lent to connections which have something to read |
+//! | [`pipe`] | bytes from connection to connection without a copy |
 //! | [`copy`] | bytes both ways between two connections |
 //! | [`bind`] | listening sockets, one for each worker |
 //! | [`datagrams`] | datagrams, many with one system call |
@@ -14,6 +15,7 @@ pub mod bind;
 pub mod buffers;
 pub mod copy;
 pub mod datagrams;
+pub mod pipe;
 pub mod stream;
 
 use std::io;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self as sys, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -154,6 +155,37 @@ impl Stream {
             };
             match written {
                 Ok(written) => return Poll::Ready(Ok(written)),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves up to `most` bytes that have arrived into an empty pipe; 0 at the end.
+    pub(super) fn poll_splice_to(&self, cx: &mut Context<'_>, pipe: &OwnedFd, most: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            match splice(&self.0, None, pipe, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+                Ok(moved) => return Poll::Ready(Ok(moved)),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves up to `most` bytes out of a pipe that holds these.
+    pub(super) fn poll_splice_from(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &OwnedFd,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            match splice(pipe, None, &self.0, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+                Ok(moved) => return Poll::Ready(Ok(moved)),
                 Err(Errno::AGAIN) => ready.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
