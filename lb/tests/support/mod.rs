@@ -6,10 +6,12 @@
 
 pub mod client;
 pub mod conn;
+pub mod control;
 pub mod engine;
 pub mod load;
 pub mod recorder;
 pub mod replica;
+pub mod server;
 pub mod strict;
 pub mod wire;
 
@@ -27,6 +29,10 @@ use serde_json::Value;
 
 /// Nothing that works takes longer, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// What is required within 100 ms: five times that, as the tests share the machine with each other. A deadline or a timer
+/// that helps in the end would take seconds.
+pub const SOON: Duration = Duration::from_millis(500);
 
 /// How long there is between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(2);
@@ -59,6 +65,7 @@ pub struct Lb {
     child: Child,
     pub addr: SocketAddr,
     pub admin: SocketAddr,
+    control: Option<SocketAddr>,
     log: Arc<Mutex<Vec<Value>>>,
     pub client: reqwest::Client,
 }
@@ -88,8 +95,9 @@ impl Lb {
             .expect("lb runs");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let log = Arc::<Mutex<Vec<Value>>>::default();
-        let (mut addr, mut admin) = (None, None);
-        while addr.is_none() || admin.is_none() {
+        let (mut addr, mut admin, mut control) = (None, None, None);
+        let has_control = args.contains(&"--control-listen");
+        while addr.is_none() || admin.is_none() || (has_control && control.is_none()) {
             let line = lines.next().expect("lb ended before it listened").expect("readable");
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
             let message = event["fields"]["message"].as_str().unwrap_or_default().to_owned();
@@ -98,6 +106,8 @@ impl Lb {
                 addr = text.parse().ok();
             } else if let Some(text) = message.strip_prefix("admin listening on ") {
                 admin = text.parse().ok();
+            } else if let Some(text) = message.strip_prefix("control channel listening on ") {
+                control = text.parse().ok();
             }
         }
         let kept = Arc::clone(&log);
@@ -107,7 +117,7 @@ impl Lb {
             }
         });
         let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().expect("a client");
-        Self { child, addr: addr.expect("seen"), admin: admin.expect("seen"), log, client }
+        Self { child, addr: addr.expect("seen"), admin: admin.expect("seen"), control, log, client }
     }
 
     /// Starts one, and waits until all its replicas are ready.
