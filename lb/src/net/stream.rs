@@ -39,8 +39,12 @@ impl Stream {
             Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        // On the same host it is often made by now, and then the second call says so.
-        let made = sys::connect(&socket, &addr).is_ok();
+        // On the same host it is often made, or refused, by now, and then the second call says so.
+        let made = match sys::connect(&socket, &addr) {
+            Ok(()) => true,
+            Err(Errno::ALREADY | Errno::INPROGRESS | Errno::INTR) => false,
+            Err(error) => return Err(error.into()),
+        };
         let stream = Self::new(socket)?;
         if !made {
             let writable = stream.0.writable().await?;
@@ -289,5 +293,20 @@ impl Listener {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_connection_is_an_error() {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = gone.local_addr().unwrap();
+        let (made, _accepted) = (Stream::connect(addr).await, gone.accept().unwrap());
+        assert!(made.is_ok());
+        drop(gone);
+        assert_eq!(Stream::connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }
