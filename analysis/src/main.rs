@@ -2,6 +2,8 @@
 
 mod bench;
 mod child;
+#[allow(dead_code, reason = "the programs that use it come next")]
+mod control;
 mod cpu;
 mod load;
 mod loopback;
