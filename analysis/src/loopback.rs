@@ -1,7 +1,9 @@
 //! What all runs need to find and ask programs on this host.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::child::Running;
 
@@ -15,6 +17,18 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no free port: {error}"))?;
     Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+}
+
+/// As many open files as the system allows; should that fail, a burst says what it lacked.
+pub(crate) fn more_open_files() {
+    let raise = |(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    let _ = getrlimit(Resource::RLIMIT_NOFILE).and_then(raise);
+}
+
+/// The first address of HOST:PORT.
+pub(crate) async fn resolve(host: &str) -> Result<SocketAddr, String> {
+    let mut found = tokio::net::lookup_host(host).await.map_err(|error| format!("{host}: {error}"))?;
+    found.next().ok_or_else(|| format!("{host}: no address"))
 }
 
 /// A client that asks this host directly, each time on a new connection.

@@ -1,8 +1,8 @@
 //! Load runs and experiments for a running balancer. `analysis --help` shows what there is.
 
 mod bench;
+mod burst;
 mod child;
-#[allow(dead_code, reason = "the programs that use it come next")]
 mod control;
 mod cpu;
 mod load;
@@ -10,6 +10,7 @@ mod loopback;
 mod plot;
 mod relay;
 mod replica;
+mod samples;
 mod soak;
 mod spread;
 
@@ -25,6 +26,10 @@ const EXAMPLES: &str = "Examples:
   analysis bench --only 1m-16 --only new-64         two rows of the benchmark
   analysis bench --redraw                           tables and plots anew from the samples that are there
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
+  analysis serve-http --port 30000 --relay-port 50000        register an HTTP server with a balancer on this host
+  analysis serve-udp --relay-port 20000 --encoding msgpack   register a UDP echo server, in the other encoding
+  analysis burst --tcp 127.0.0.1:50000 -n 11                 11 requests at once, and who answered them
+  analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
 `make bench`, `make bench-quick` and `make soak` build lb, and run this optimised.";
 
@@ -44,6 +49,12 @@ enum Cmd {
     Bench(bench::Args),
     /// Send millions of requests: none may fail, and the balancer's memory must stay flat
     Soak(soak::Args),
+    /// An HTTP server that registers itself with a balancer's control channel: `/`, `/work?ms=50`, `/20k`
+    ServeHttp(samples::Args),
+    /// A UDP server that registers itself: echoes, and answers `who` and `work 50` with its name
+    ServeUdp(samples::UdpArgs),
+    /// Send requests all at once, each on a connection of its own, and count who answers
+    Burst(burst::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -58,6 +69,9 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
         Cmd::Soak(args) => soak::run(&args).await,
+        Cmd::ServeHttp(args) => samples::http(&args).await.map(|()| true),
+        Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),
+        Cmd::Burst(args) => burst::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
     }
@@ -65,6 +79,10 @@ async fn run(command: Cmd) -> Result<bool, String> {
 
 /// Runs `command` until it is done or a signal comes: what it has started ends when its future is dropped.
 async fn run_or_stop(command: Cmd) -> Result<bool, String> {
+    if let Cmd::ServeHttp(_) | Cmd::ServeUdp(_) = command {
+        // These have something to do when a signal comes.
+        return run(command).await;
+    }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     tokio::select! {

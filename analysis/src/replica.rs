@@ -63,7 +63,7 @@ pub(crate) async fn run(args: &Args) -> io::Result<()> {
 
 /// A listener with a long backlog.
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = if addr.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)

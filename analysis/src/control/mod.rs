@@ -73,10 +73,12 @@ impl Protocol {
 }
 
 /// Does each datagram go to the next server, or do all of one client to the same?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Affinity {
+    /// Each datagram
     Datagram,
+    /// All of one client
     Flow,
 }
 
@@ -93,9 +95,9 @@ pub(crate) struct Registration {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) affinity: Option<Affinity>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) weight: Option<u32>,
+    pub(crate) weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) priority: Option<u32>,
+    pub(crate) priority: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<String>,
 }
@@ -121,6 +123,7 @@ pub(crate) struct Seen {
 pub(crate) struct Control {
     commands: mpsc::Sender<Asked>,
     seen: watch::Receiver<Seen>,
+    local: SocketAddr,
     /// For a reply; less in tests.
     deadline: Duration,
 }
@@ -139,6 +142,7 @@ impl Control {
             Err(_) => return Err(failed(&format!("no connection within {REPLY:?}"))),
         };
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
+        let local = stream.local_addr().map_err(|error| failed(&error))?;
         let (commands, asked) = mpsc::channel(QUEUE);
         let (seeing, seen) = watch::channel(Seen::default());
         let frames = Framed::new(stream, Codec::new(encoding));
@@ -149,7 +153,7 @@ impl Control {
             };
             seeing.send_modify(|seen| seen.closed = Some(why));
         });
-        Ok(Self { commands, seen, deadline: REPLY })
+        Ok(Self { commands, seen, local, deadline: REPLY })
     }
 
     /// Has the balancer open the relay port; the error is the balancer's, with its number.
@@ -160,6 +164,11 @@ impl Control {
     /// Takes it back.
     pub(crate) async fn unregister(&self, registration: &Registration) -> Result<(), String> {
         self.ask("unregister", registration).await
+    }
+
+    /// This side's address. Traffic goes to its IP.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
     }
 
     /// To wait for health messages, and for the end of the connection.
