@@ -16,7 +16,7 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread bench bench-quick soak figures fuzz test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread demo bench bench-quick soak figures fuzz test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -75,6 +75,10 @@ logs: need-engine need-compose ## Follow the balancer's log
 
 spread: need-cargo ## Send 10,000 requests to a running balancer, and show who answered them
 	@cargo run --locked -q -p analysis -- spread --url http://127.0.0.1:$(PORT) --admin-url http://127.0.0.1:$(ADMIN_PORT)
+
+demo: build ## TCP and UDP step by step, before a balancer of LB_CONTROL_LISTEN=127.0.0.1:9988 make run
+	@cargo run --locked -q -p analysis -- demo --lb $(RELEASE)/lb --admin 127.0.0.1:$(ADMIN_PORT) \
+	  --control "$${LB_CONTROL_LISTEN:-127.0.0.1:9988}" $(ARGS)
 
 bench: build ## Measure a request's cost beside nginx and HAProxy, and how it grows (20 minutes, ARGS=--help)
 	@cargo run --locked -q --release -p analysis -- bench --lb $(RELEASE)/lb $(ARGS)

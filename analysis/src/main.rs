@@ -5,6 +5,7 @@ mod burst;
 mod child;
 mod control;
 mod cpu;
+mod demo;
 mod load;
 mod loopback;
 mod plot;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   analysis serve-http --port 30000 --relay-port 50000        register an HTTP server with a balancer on this host
   analysis serve-udp --relay-port 20000 --encoding msgpack   register a UDP echo server, in the other encoding
   analysis burst --tcp 127.0.0.1:50000 -n 11                 11 requests at once, and who answered them
+  analysis demo --documents-ports                   registered, spread, unregistered, killed: each step is checked
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
 `make bench`, `make bench-quick` and `make soak` build lb, and run this optimised.";
@@ -55,6 +57,8 @@ enum Cmd {
     ServeUdp(samples::UdpArgs),
     /// Send requests all at once, each on a connection of its own, and count who answers
     Burst(burst::Args),
+    /// Repeat the source documents' demonstrations of TCP and UDP step by step, against a running balancer
+    Demo(demo::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -72,6 +76,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::ServeHttp(args) => samples::http(&args).await.map(|()| true),
         Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),
         Cmd::Burst(args) => burst::run(&args).await,
+        Cmd::Demo(args) => demo::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
     }

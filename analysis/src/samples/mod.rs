@@ -4,6 +4,7 @@
 //! answered however busy the server is. On SIGINT and SIGTERM a server unregisters, finishes what is under way, and ends.
 
 mod http;
+pub(crate) mod process;
 mod udp;
 mod work;
 
