@@ -5,6 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A clock tick of `/proc`, in milliseconds.
+const TICK_MS: u64 = 10;
+
 /// CPU time since the program began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
@@ -43,6 +46,20 @@ impl CpuTime {
     pub(crate) fn user_part(self) -> f64 {
         self.user_ticks as f64 / (self.user_ticks + self.system_ticks).max(1) as f64
     }
+}
+
+/// CPU time that anybody on this machine has used, and what was taken from the machine itself, since it started. Its
+/// grain is 10 ms.
+pub(crate) fn busy() -> io::Result<Duration> {
+    busy_ticks(&fs::read_to_string("/proc/stat")?).map(|ticks| Duration::from_millis(ticks * TICK_MS))
+}
+
+/// `user nice system idle iowait irq softirq steal` of all cores together: all but those in which nothing ran.
+fn busy_ticks(stat: &str) -> io::Result<u64> {
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu ")).ok_or_else(|| bad("stat"))?;
+    let fields: Vec<u64> = all.split_whitespace().map_while(|text| text.parse().ok()).collect();
+    let [user, nice, system, _, _, irq, softirq, steal, ..] = fields[..] else { return Err(bad("stat")) };
+    Ok(user + nice + system + irq + softirq + steal)
 }
 
 /// Resident memory of process `pid` and all below it, in KiB.
@@ -115,6 +132,9 @@ mod tests {
         let stat = "12 (a) b (c)) S 1 12 12 0 -1 4194304 1 0 0 0 31 42 0 0 20 0 5 0 100 1 2";
         assert_eq!(ticks(stat).unwrap(), (31, 42));
         assert_eq!(resident("Name:\tlb\nVmRSS:\t    8124 kB\nRssAnon:\t 1 kB\n").unwrap(), 8124);
+        let machine = "cpu  100 2 30 9999 40 5 6 7 0 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n";
+        assert_eq!(busy_ticks(machine).unwrap(), 150);
+        assert!(busy_ticks("cpu 1 2").is_err() && busy().unwrap() > Duration::ZERO);
         assert!(on_core("").is_err() && ticks("12 a").is_err() && resident("Name: x").is_err());
     }
 

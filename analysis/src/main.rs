@@ -10,6 +10,7 @@ mod load;
 mod loopback;
 mod plot;
 mod relay;
+mod relays;
 mod replica;
 mod samples;
 mod soak;
@@ -27,13 +28,14 @@ const EXAMPLES: &str = "Examples:
   analysis bench --only 1m-16 --only new-64         two rows of the benchmark
   analysis bench --redraw                           tables and plots anew from the samples that are there
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
+  analysis relays --rounds 1                        the experiments with TCP and UDP servers, once each
   analysis serve-http --port 30000 --relay-port 50000        register an HTTP server with a balancer on this host
   analysis serve-udp --relay-port 20000 --encoding msgpack   register a UDP echo server, in the other encoding
   analysis burst --tcp 127.0.0.1:50000 -n 11                 11 requests at once, and who answered them
   analysis demo --documents-ports                   registered, spread, unregistered, killed: each step is checked
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
-`make bench`, `make bench-quick` and `make soak` build lb, and run this optimised.";
+`make bench`, `make bench-quick`, `make soak` and `make analysis` build lb, and run this optimised.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -59,6 +61,8 @@ enum Cmd {
     Burst(burst::Args),
     /// Repeat the source documents' demonstrations of TCP and UDP step by step, against a running balancer
     Demo(demo::Args),
+    /// Repeat the source document's experiments with TCP and UDP servers, beside its figures
+    Relays(relays::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -77,6 +81,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),
         Cmd::Burst(args) => burst::run(&args).await,
         Cmd::Demo(args) => demo::run(&args).await,
+        Cmd::Relays(args) => relays::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
     }

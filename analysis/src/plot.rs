@@ -131,6 +131,8 @@ pub(crate) struct Axes<'a> {
     pub(crate) ticks: Vec<f64>,
     /// Where x ends, if not at the last label.
     pub(crate) right: Option<f64>,
+    /// The highest y there can be: no label is above it.
+    pub(crate) most: Option<f64>,
 }
 
 /// Lines with whiskers, and a legend if there are several.
@@ -149,6 +151,7 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     } else {
         (0.0, most * (HEADROOM + LEGEND_LINE * lines.len() as f64))
     };
+    let labels = if axes.log_y { powers(bottom, top) } else { steps(top) }.into_iter();
     let mut chart = ChartBuilder::on(area)
         .caption(axes.title, (FONT, CAPTION))
         .margin(10)
@@ -161,7 +164,11 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
                 to: right + room,
                 labels: axes.ticks.iter().map(|tick| place(*tick, axes.log_x)).collect(),
             },
-            Axis { from: bottom, to: top, labels: if axes.log_y { powers(bottom, top) } else { steps(top) } },
+            Axis {
+                from: bottom,
+                to: top,
+                labels: labels.filter(|y| axes.most.is_none_or(|most| *y <= most)).collect(),
+            },
         )?;
     let value = |at: f64, log: bool| tick(if log { 10_f64.powf(at) } else { at });
     chart
@@ -287,6 +294,7 @@ mod tests {
             log_y: true,
             ticks: vec![3.0, 50.0],
             right: None,
+            most: None,
         };
         lines(&panels[1], &axes, &[line]).unwrap();
         sheet.finish().unwrap();

@@ -46,7 +46,7 @@ pub(crate) fn page(report: &Report) -> String {
 }
 
 /// Rows under a header, all columns but the first `words` right-aligned; `None` without rows.
-fn markdown(header: &[&str], words: usize, rows: Vec<Vec<String>>) -> Option<String> {
+pub(crate) fn markdown(header: &[&str], words: usize, rows: Vec<Vec<String>>) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
