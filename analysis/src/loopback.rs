@@ -25,10 +25,10 @@ pub(crate) fn more_open_files() {
     let _ = getrlimit(Resource::RLIMIT_NOFILE).and_then(raise);
 }
 
-/// The first address of HOST:PORT.
+/// The address of HOST:PORT; of several the first of IPv4, which is what the balancer listens on unless told otherwise.
 pub(crate) async fn resolve(host: &str) -> Result<SocketAddr, String> {
-    let mut found = tokio::net::lookup_host(host).await.map_err(|error| format!("{host}: {error}"))?;
-    found.next().ok_or_else(|| format!("{host}: no address"))
+    let found = tokio::net::lookup_host(host).await.map_err(|error| format!("{host}: {error}"))?;
+    found.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| format!("{host}: no address"))
 }
 
 /// A client that asks this host directly, each time on a new connection.
@@ -51,5 +51,17 @@ pub(crate) async fn until_ready(url: &str, name: &str, running: &mut Running) ->
             return Err(format!("{name} is not ready after {START:?}: {why}\n{}", running.last_words()));
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_have_an_address_of_ipv4_if_any() {
+        assert_eq!(resolve("localhost:9988").await.unwrap(), SocketAddr::from((Ipv4Addr::LOCALHOST, 9988)));
+        assert_eq!(resolve("[::1]:80").await.unwrap().to_string(), "[::1]:80");
+        assert!(resolve("localhost").await.unwrap_err().starts_with("localhost: "));
     }
 }
