@@ -9,7 +9,7 @@ mod stage;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -23,6 +23,9 @@ use stage::Stage;
 
 /// For an answer, besides the work of all clients before it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// More cores than this for others disturb a run.
+const QUIET: f64 = 0.2;
+const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +38,9 @@ pub(crate) struct Args {
     /// CPU time of a request for work, in milliseconds
     #[arg(long, value_name = "MS", default_value = "50", value_parser = clap::value_parser!(u64).range(1..=5000))]
     work: u64,
+    /// Wait until others leave the machine alone, and repeat runs that they disturbed, for so long altogether
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(..=86400))]
+    patience: u64,
     /// Where results go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/relays"))]
     out: PathBuf,
@@ -60,10 +66,11 @@ async fn measure(args: &Args) -> Result<Report, String> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed}: {msg}");
     let bar = ProgressBar::new(plan.len() as u64);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut patience = Duration::from_secs(args.patience);
     let mut stage = Stage::start(&args.lb).await?;
     for run in plan {
         bar.set_message(format!("{} {} clients, {} servers", run.clients, run.protocol.name(), run.servers));
-        report.runs.push(once(&mut stage, run, args.work).await?);
+        report.runs.push(undisturbed(&mut stage, run, args.work, &mut patience).await?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -91,6 +98,29 @@ fn plan(rounds: u32) -> Vec<Run> {
         plan.extend(BURST_SERVERS.map(|servers| run(Experiment::Burst, Protocol::Tcp, servers, BURST)));
     }
     plan
+}
+
+/// Makes a run while others are quiet, as long as there is patience. Whether it is repeated depends on what they did, not
+/// on what came of it; but one with failures is kept in any case.
+async fn undisturbed(stage: &mut Stage, run: Run, work_ms: u64, patience: &mut Duration) -> Result<Run, String> {
+    loop {
+        while !patience.is_zero() && look().await? > QUIET {
+            *patience = patience.saturating_sub(LOOK);
+        }
+        let began = Instant::now();
+        let done = once(stage, run.clone(), work_ms).await?;
+        if done.others <= QUIET || done.outcome.failed() > 0 || patience.is_zero() {
+            return Ok(done);
+        }
+        *patience = patience.saturating_sub(began.elapsed());
+    }
+}
+
+/// Cores that others have now.
+async fn look() -> Result<f64, String> {
+    let before = others()?;
+    tokio::time::sleep(LOOK).await;
+    Ok(others()?.saturating_sub(before).as_secs_f64() / LOOK.as_secs_f64())
 }
 
 /// Makes a run with servers of its own.
