@@ -47,7 +47,7 @@ async fn the_balancer_asks_in_the_words_of_the_encoding_and_takes_either_word() 
 #[tokio::test]
 async fn a_server_that_is_not_good_gets_nothing_until_it_is() {
     let lb = Lb::relaying(&[]);
-    let (a, a_control) = TcpServer::registered(&lb, "A", 50_000).await;
+    let (a, mut a_control) = TcpServer::registered(&lb, "A", 50_000).await;
     let (b, b_control) = TcpServer::registered(&lb, "B", 50_000).await;
     let mut open = Visit::to(lb.relay(50_000)).await.unwrap();
     assert_eq!(open.name, "A");
@@ -60,7 +60,11 @@ async fn a_server_that_is_not_good_gets_nothing_until_it_is() {
     // Without a word about its state, all is as before.
     a_control.say(json!({"cmd": "hello"}));
     a_control.say(json!({"cmd": "healthcheck", "state": null}));
-    // Each control connection is heard in order, so this comes after them.
+    // What a connection says is heard in order, so this is refused when those have had their effect.
+    let nothing = json!({"cmd": "unregister", "protocol": "udp", "port": 1, "relay_port": 1});
+    assert_eq!(a_control.ask(nothing).await["error"], 4);
+    assert_eq!(lb.member("tcp", 50_000, a.addr).await.unwrap()["state"], "unready");
+    assert_eq!(names(lb.relay(50_000), 4).await, ["B"; 4]);
     a_control.say(json!({"cmd": "hello", "state": "still bad"}));
     lb.until_logged("'still bad'").await;
     assert_eq!(names(lb.relay(50_000), 4).await, ["B"; 4]);

@@ -137,11 +137,17 @@ async fn a_connection_on_which_nothing_moves_is_closed_and_a_busy_one_is_not() {
     let lb = Lb::relaying(&["--relay-idle-timeout", "500ms"]);
     let (_server, _control) = TcpServer::registered(&lb, "A", 50_000).await;
     let mut busy = Visit::to(lb.relay(50_000)).await.unwrap();
+    let mute = TcpServer::start(|mut stream| async move { drop(stream.read_u8().await) }).await;
+    let mut control = Control::connect(&lb, mute.ip()).await;
+    control.register("tcp", mute.addr.port(), 50_001).await;
     let began = Instant::now();
     let mut idle = Visit::to(lb.relay(50_000)).await.unwrap();
+    // On this one nothing has ever moved.
+    let mut silent = TcpStream::connect(lb.relay(50_001)).await.unwrap();
     let ends = async {
-        let (_, end) = idle.end().await;
+        let ((_, end), silence) = tokio::join!(idle.end(), in_time(silent.read_u8()));
         assert!(end.is_err(), "the client sees that something is missing");
+        assert_eq!(silence.unwrap_err().kind(), ErrorKind::ConnectionReset);
     };
     tokio::pin!(ends);
     loop {

@@ -235,7 +235,8 @@ impl Raw {
 
     /// Reads on until the connection ends, whatever comes before that.
     pub async fn ended(&mut self) {
-        while self.fill().await {}
+        let end = async { while self.fill().await {} };
+        tokio::time::timeout(LIMIT, end).await.expect("it ends in time");
     }
 
     /// The connection must end without another byte.
@@ -243,7 +244,7 @@ impl Raw {
     pub fn closed(&mut self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            while self.fill().await {}
+            self.ended().await;
             assert!(self.buffer.is_empty(), "{caller}: {:?}", String::from_utf8_lossy(&self.buffer));
         }
     }
