@@ -88,7 +88,8 @@ pub async fn serve(
             refuse(peer, "full", &format!("there are {most}, as many as are allowed (control_connections)"));
             continue;
         };
-        let session = session::Session::new(stream, peer, Arc::clone(&config), registry.clone(), metrics.clone());
+        let (config, shutdown) = (Arc::clone(&config), shutdown.clone());
+        let session = session::Session::new(stream, peer, config, registry.clone(), metrics.clone(), shutdown);
         tokio::spawn(async move {
             let _permit = permit;
             session.run().await;

@@ -17,7 +17,8 @@ use super::ControlConfig;
 use super::frame::{Decoder, encode};
 use super::message::{GOOD, Hello, Problem, Reply, Request};
 use crate::metrics::ControlMetrics;
-use crate::registry::{Leaving, Peer, RegistryHandle};
+use crate::registry::{Leaving, Peer, Refusal, RegistryHandle};
+use crate::shutdown::Shutdown;
 
 /// Bytes that are read at once.
 const READ: usize = 4096;
@@ -33,6 +34,7 @@ pub(super) struct Session {
     config: Arc<ControlConfig>,
     registry: RegistryHandle,
     metrics: ControlMetrics,
+    shutdown: Shutdown,
     decoder: Decoder,
     /// When its last message was whole. One that takes long to come is no sign of life.
     heard: Instant,
@@ -61,12 +63,13 @@ impl Session {
         config: Arc<ControlConfig>,
         registry: RegistryHandle,
         metrics: ControlMetrics,
+        shutdown: Shutdown,
     ) -> Self {
         let ip = addr.ip().to_canonical();
         let is_local = stream.local_addr().is_ok_and(|local| local.ip().to_canonical() == ip);
         let peer = Peer { id: registry.new_peer(), ip, is_local };
         let decoder = Decoder::default();
-        Self { stream, addr, peer, config, registry, metrics, decoder, heard: Instant::now() }
+        Self { stream, addr, peer, config, registry, metrics, shutdown, decoder, heard: Instant::now() }
     }
 
     /// Serves it to its end.
@@ -151,6 +154,10 @@ impl Session {
                     self.reply(Err(Problem::invalid(why))).await?;
                     // Nobody shall try one after another.
                     return Err(End::Rejected(why.into()));
+                }
+                // Ports are closed by then, those that others have registered as well.
+                if self.shutdown.has_begun() {
+                    return self.reply(Err(Refusal::Stopping.into())).await;
                 }
                 let registered = self.registry.register(self.peer, registration).await;
                 self.reply(registered.map_err(Problem::from)).await

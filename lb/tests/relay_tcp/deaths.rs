@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::support::control::{connect, own_ip, registration};
+use crate::support::control::{Control, connect, own_ip, registration};
 use crate::support::server::{TcpServer, Visit, count, greet_and_echo, is_refused, names};
 use crate::support::{LIMIT, Lb, SOON, eventually};
 
@@ -191,5 +191,29 @@ async fn a_signal_loses_nobody_who_has_just_connected() {
         let read = TcpStream::from_std(stream).unwrap().read_to_end(&mut answer).await;
         assert_eq!(answer, b"A\nx", "{read:?}");
     }
+    assert!(lb.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_ending_registers_nobody() {
+    let mut lb = Lb::relaying(&[]);
+    let (server, mut control) = TcpServer::registered(&lb, "A", 50_000).await;
+    let other = TcpServer::named("B").await;
+    let mut other_control = Control::connect(&lb, other.ip()).await;
+    // Its own port will do for the balancer to have heard of it.
+    other_control.register("tcp", other.addr.port(), 50_001).await;
+    let mut open = Visit::to(lb.relay(50_000)).await.unwrap();
+    lb.signal(Signal::SIGTERM);
+    eventually("new ones are refused", async || is_refused(lb.relay(50_000)).await.then_some(())).await;
+    // Neither for a port that is new nor for one that was open: nobody would serve there.
+    for port in [50_000, 50_002] {
+        let reply = other_control.ask(registration("tcp", other.addr.port(), port)).await;
+        assert!(reply["error"] == 7 && reply["msg"] == "the balancer is stopping", "{reply}");
+        assert!(is_refused(lb.relay(port)).await);
+    }
+    // To leave is always possible.
+    control.unregister("tcp", server.addr.port(), 50_000).await;
+    assert!(open.is_alive().await);
+    drop(open);
     assert!(lb.ended().await.success());
 }
