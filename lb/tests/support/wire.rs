@@ -1,6 +1,9 @@
 //! HTTP/1 as bytes: what the tests take messages apart with. Strict, so that what the balancer writes is checked by
 //! reading it. Knows nothing of sockets.
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 /// Where the head at the start of `bytes` ends: behind its empty line.
 pub fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
@@ -80,15 +83,8 @@ pub fn chunk(body: &[u8], sizes: &[usize]) -> Vec<u8> {
 
 /// Bytes in which no two places look alike, so that lost, doubled or swapped ones show.
 pub fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    SmallRng::seed_from_u64(0x9e37_79b9_7f4a_7c15).fill_bytes(&mut bytes);
     bytes
 }
 
