@@ -6,7 +6,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::control::{Control, Encoding, Raw, registration};
-use crate::support::server::{TcpServer, UdpServer, Visit, exchange, is_refused, names, talker, until_udp_is_refused};
+use crate::support::server::{
+    TcpServer, UdpServer, Visit, exchange, is_refused, names, talker, until_refused, until_udp_is_refused,
+};
 use crate::support::{Lb, eventually};
 
 /// A question every 100 ms, and a second for an answer: the tests answer in time even when they don't have the machine for
@@ -168,8 +170,7 @@ async fn a_closed_control_connection_unregisters_all_that_it_had() {
         let (_other, _other_control) = TcpServer::registered(&lb, "B", 50_001).await;
         let mut open = Visit::to(lb.relay(50_000)).await.unwrap();
         drop(control);
-        let closed = async || is_refused(lb.relay(50_000)).await.then_some(());
-        eventually("its port is closed", closed).await;
+        until_refused(lb.relay(50_000)).await;
         let left = async || (names(lb.relay(50_001), 2).await == ["B"; 2]).then_some(());
         eventually("only the other is left", left).await;
         until_udp_is_refused(lb.relay(20_000)).await;

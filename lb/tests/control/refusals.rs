@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::support::Lb;
 use crate::support::control::{Control, Encoding, Raw, own_ip, registration};
-use crate::support::server::{TcpServer, UdpServer, exchange, is_refused, names, talker};
+use crate::support::server::{TcpServer, UdpServer, exchange, is_refused, names, talker, until_refused};
 
 fn with(message: &Value, key: &str, value: Value) -> Value {
     let mut message = message.clone();
@@ -93,6 +93,7 @@ async fn ports_that_cannot_be_opened_are_code_8() {
     server.done(&registration("udp", 30_000, 20_000)).await;
     server.done(&registration("tcp", 30_000, 20_001)).await;
     drop((tcp, udp));
+    until_refused(lb.relay(20_000)).await;
     server.done(&registration("tcp", 30_000, 20_000)).await;
     // The balancer's own three, wherever they listen.
     for own in [lb.addr, lb.admin, lb.control()] {

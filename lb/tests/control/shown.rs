@@ -178,7 +178,7 @@ async fn each_change_is_a_line_of_the_log() {
     a_control.say(json!({"cmd": "hello", "state": "good"}));
     lb.until_logged("(ring 1) of tcp/50000 is back in rotation").await;
     let b_addr = b.addr;
-    drop(b);
+    b.stop().await;
     // Traffic finds out that nobody listens any more.
     let found = async || {
         names(lb.relay(50_000), 1).await;

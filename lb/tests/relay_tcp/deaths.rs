@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::support::control::{Control, connect, own_ip, registration};
-use crate::support::server::{TcpServer, Visit, count, greet_and_echo, is_refused, names};
+use crate::support::server::{TcpServer, Visit, count, greet_and_echo, is_refused, names, until_refused};
 use crate::support::{LIMIT, Lb, SOON, eventually};
 
 /// Tells [`server_process`] what to do.
@@ -115,7 +115,7 @@ async fn the_port_of_a_killed_server_is_closed_at_once_and_open_again_with_the_n
         let child = process(&lb).await;
         assert_eq!(names(lb.relay(50_000), 2).await, ["process"; 2], "open again");
         let killed = kill_nine(&child);
-        eventually("the port is closed", async || is_refused(lb.relay(50_000)).await.then_some(())).await;
+        until_refused(lb.relay(50_000)).await;
         let took = killed.elapsed();
         println!("figure: round {round}: closed {:.1} ms after a kill -9", took.as_secs_f64() * 1000.0);
         // Required is 100 ms.
@@ -135,7 +135,7 @@ async fn the_port_of_a_server_that_hangs_up_is_closed_at_once() {
     channel.set_zero_linger().unwrap();
     let gone = Instant::now();
     drop(channel);
-    eventually("the port is closed", async || is_refused(lb.relay(50_000)).await.then_some(())).await;
+    until_refused(lb.relay(50_000)).await;
     assert!(gone.elapsed() < SOON, "closed after {:?}", gone.elapsed());
 }
 
@@ -145,7 +145,7 @@ async fn a_signal_lets_open_connections_finish_and_refuses_new_ones() {
     let (_server, _control) = TcpServer::registered(&lb, "A", 50_000).await;
     let mut open = Visit::to(lb.relay(50_000)).await.unwrap();
     lb.signal(Signal::SIGTERM);
-    eventually("new ones are refused", async || is_refused(lb.relay(50_000)).await.then_some(())).await;
+    until_refused(lb.relay(50_000)).await;
     // Longer than any look at who is still there.
     let refused = Instant::now();
     while refused.elapsed() < Duration::from_millis(300) {
@@ -204,7 +204,7 @@ async fn a_balancer_that_is_ending_registers_nobody() {
     other_control.register("tcp", other.addr.port(), 50_001).await;
     let mut open = Visit::to(lb.relay(50_000)).await.unwrap();
     lb.signal(Signal::SIGTERM);
-    eventually("new ones are refused", async || is_refused(lb.relay(50_000)).await.then_some(())).await;
+    until_refused(lb.relay(50_000)).await;
     // Neither for a port that is new nor for one that was open: nobody would serve there.
     for port in [50_000, 50_002] {
         let reply = other_control.ask(registration("tcp", other.addr.port(), port)).await;

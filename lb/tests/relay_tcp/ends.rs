@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::support::control::Control;
-use crate::support::server::{TcpServer, Visit, count, names};
+use crate::support::server::{TcpServer, Visit, count, names, until_refused};
 use crate::support::wire::{assert_same, noise};
 use crate::support::{LIMIT, Lb, eventually};
 
@@ -216,8 +216,7 @@ async fn what_is_open_on_a_port_that_is_closed_lives_on_for_the_same_time() {
     let mut slow = Visit::to(lb.relay(50_000)).await.unwrap();
     let left = Instant::now();
     drop(a_control);
-    let refused = async || crate::support::server::is_refused(lb.relay(50_000)).await.then_some(());
-    eventually("the port is closed", refused).await;
+    until_refused(lb.relay(50_000)).await;
     assert!(quick.is_alive().await && slow.is_alive().await);
     quick.stream.shutdown().await.unwrap();
     assert!(quick.end().await.1.is_ok());
@@ -232,6 +231,7 @@ async fn what_is_open_on_a_port_that_is_closed_lives_on_for_the_same_time() {
 
 #[tokio::test]
 async fn a_server_that_takes_nothing_holds_its_client_back_and_loses_nothing() {
+    let body = noise(32 * 1024 * 1024);
     let lb = Lb::relaying(&[]);
     let gate = Arc::new(Mutex::new(()));
     let held = Arc::clone(&gate).lock_owned().await;
@@ -244,7 +244,6 @@ async fn a_server_that_takes_nothing_holds_its_client_back_and_loses_nothing() {
     })
     .await;
     let client = TcpStream::connect(lb.relay(50_000)).await.unwrap();
-    let body = noise(32 * 1024 * 1024);
     // Whatever fits into the sockets on the way; not all of it.
     let mut sent = 0;
     loop {

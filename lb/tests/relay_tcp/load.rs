@@ -16,9 +16,9 @@ const MIB: usize = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn megabytes_go_both_ways_at_the_same_time_intact() {
-    let lb = Lb::relaying(&[]);
     // What goes up differs from what comes down.
     let all = Arc::new(noise(33 * MIB));
+    let lb = Lb::relaying(&[]);
     let (up, down) = (0..32 * MIB, MIB..33 * MIB);
     let (heard, mut hears) = mpsc::unbounded_channel();
     let (sent, downwards) = (Arc::clone(&all), down.clone());

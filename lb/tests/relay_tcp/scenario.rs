@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::support::control::{Control, Encoding, Raw, registration};
 use crate::support::server::{
-    TcpServer, UdpServer, Visit, count, is_refused, names, talker, until_udp_is_refused, voices,
+    TcpServer, UdpServer, Visit, count, is_refused, names, talker, until_refused, until_udp_is_refused, voices,
 };
 use crate::support::{Lb, SOON, eventually};
 
@@ -72,7 +72,7 @@ async fn the_documents_scenario_step_by_step() {
     // 7. The last one is terminated: its control channel closes, and so does the port.
     let gone = Instant::now();
     drop((second, second_control));
-    eventually("TCP is closed", async || is_refused(tcp).await.then_some(())).await;
+    until_refused(tcp).await;
     assert!(gone.elapsed() < SOON, "after {:?}", gone.elapsed());
     let gone = Instant::now();
     drop(echo_control);

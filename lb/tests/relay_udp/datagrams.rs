@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use serde_json::json;
-use tokio::net::UdpSocket;
 
 use crate::support::control::{Control, own_ip};
 use crate::support::server::{
@@ -113,7 +112,7 @@ async fn answers_come_from_the_address_and_port_that_was_asked() {
 async fn a_server_without_a_socket_is_out_of_rotation_until_it_has_one() {
     let lb = Lb::relaying(&[]);
     // It will be there, but is not yet.
-    let addr = UdpSocket::bind((own_ip(), 0)).await.unwrap().local_addr().unwrap();
+    let addr = SocketAddr::from((own_ip(), 17_000));
     let mut a_control = Control::connect(&lb, addr.ip().to_string().parse().unwrap()).await;
     a_control.register("udp", addr.port(), PORT).await;
     let b = UdpServer::named("B").await;

@@ -96,8 +96,7 @@ async fn a_flow_moves_when_nobody_is_at_its_servers_port_any_more() {
     assert_eq!(voice(&client).await, "A");
     // Its socket has gone, its control connection has not.
     let addr = a.addr;
-    drop(a);
-    crate::support::eventually("A's socket is closed", async || UdpSocket::bind(addr).await.ok()).await;
+    a.stop().await;
     // This one is under way when that is found out.
     client.send(b"lost").await.unwrap();
     lb.until_state("udp", PORT, addr, "unready").await;

@@ -76,6 +76,14 @@ impl TcpServer {
         (server, control)
     }
 
+    /// Ends it, and waits until nobody is at its port: a process that another test starts has copies of all sockets for a
+    /// moment.
+    pub async fn stop(self) {
+        let addr = self.addr;
+        drop(self);
+        until_refused(addr).await;
+    }
+
     pub fn ip(&self) -> Ipv4Addr {
         ip(self.addr)
     }
@@ -173,6 +181,11 @@ pub async fn is_refused(addr: SocketAddr) -> bool {
     connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
+/// Waits until nobody is at this TCP port; how long that took.
+pub async fn until_refused(addr: SocketAddr) -> Duration {
+    eventually(&format!("TCP {addr} is closed"), async || is_refused(addr).await.then_some(())).await.1
+}
+
 /// A UDP server on an address of its own. It ends when dropped.
 pub struct UdpServer {
     pub addr: SocketAddr,
@@ -217,6 +230,13 @@ impl UdpServer {
 
     pub async fn echo() -> Self {
         Self::start(<[u8]>::to_vec).await
+    }
+
+    /// Ends it, and waits until nobody is at its port.
+    pub async fn stop(self) {
+        let addr = self.addr;
+        drop(self);
+        until_udp_is_refused(addr).await;
     }
 
     pub fn ip(&self) -> Ipv4Addr {
