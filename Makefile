@@ -80,7 +80,7 @@ demo: build ## TCP and UDP step by step, before a balancer of LB_CONTROL_LISTEN=
 	@cargo run --locked -q -p analysis -- demo --lb $(RELEASE)/lb --admin 127.0.0.1:$(ADMIN_PORT) \
 	  --control "$${LB_CONTROL_LISTEN:-127.0.0.1:9988}" $(ARGS)
 
-bench: build ## Measure a request's cost beside nginx and HAProxy, and how it grows (20 minutes, ARGS=--help)
+bench: build ## Measure a request's cost beside nginx and HAProxy, and how it grows (30 minutes, ARGS=--help)
 	@cargo run --locked -q --release -p analysis -- bench --lb $(RELEASE)/lb $(ARGS)
 
 bench-quick: build ## The first row of the benchmark, in under a minute

@@ -1,6 +1,6 @@
 //! What all runs need to find and ask programs on this host.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -17,6 +17,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no free port: {error}"))?;
     Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+}
+
+/// The same for datagrams.
+pub(crate) fn free_udp_port() -> Result<u16, String> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| format!("no free UDP port: {error}"))?;
+    Ok(socket.local_addr().map_err(|error| error.to_string())?.port())
 }
 
 /// As many open files as the system allows; should that fail, a burst says what it lacked.

@@ -5,6 +5,7 @@ mod burst;
 mod child;
 mod control;
 mod cpu;
+mod datagrams;
 mod demo;
 mod load;
 mod loopback;
@@ -15,6 +16,7 @@ mod replica;
 mod samples;
 mod soak;
 mod spread;
+mod udp_replica;
 
 use std::process::ExitCode;
 
@@ -66,6 +68,9 @@ enum Cmd {
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
+    /// Be the UDP replicas of a benchmark
+    #[command(hide = true)]
+    UdpReplica(udp_replica::Args),
     /// Be the TCP relay of a benchmark
     #[command(hide = true)]
     Relay(relay::Args),
@@ -83,6 +88,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Demo(args) => demo::run(&args).await,
         Cmd::Relays(args) => relays::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
+        Cmd::UdpReplica(args) => udp_replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
     }
 }

@@ -7,7 +7,7 @@ use plotters::style::RGBColor;
 use super::proxies::Kind;
 use super::report::{Report, Sample, Spread};
 use super::table::number;
-use super::workload::{GROWTH, MEMBERS, PACED, PICK, REBUILD, WORKLOADS};
+use super::workload::{GROWTH, MEMBERS, PACED, PICK, REBUILD, RELAYED, UDP, WORKLOADS};
 use crate::plot::{Area, Axes, Bar, Drawn, Line, bars, colour, lines, sheet};
 
 /// Panels of a row of the sheet.
@@ -31,19 +31,21 @@ fn proxy_colour(name: &str) -> RGBColor {
 }
 
 fn cpu(report: &Report, file: &Path) -> Drawn {
-    let rows: Vec<_> = WORKLOADS.iter().filter(|workload| !report.subjects(workload.id).is_empty()).collect();
+    let requests = WORKLOADS.iter().chain(&RELAYED).map(|row| (row.id, row.title, "µs CPU by request"));
+    let datagrams = UDP.iter().map(|row| (row.id, row.title, "µs CPU by datagram and echo"));
+    let rows: Vec<_> = requests.chain(datagrams).filter(|(id, ..)| !report.subjects(id).is_empty()).collect();
     if rows.is_empty() {
         return Ok(());
     }
     let columns = rows.len().min(COLUMNS);
     let sheet = sheet(file, (columns, rows.len().div_ceil(columns)), PANEL);
-    for (workload, panel) in rows.into_iter().zip(sheet.panels()?) {
+    for ((id, title, unit), panel) in rows.into_iter().zip(sheet.panels()?) {
         let bar = |name: &str| {
-            let Spread { median, min, max } = Spread::of(report.of(workload.id, name).map(|sample| sample.cpu_us))?;
+            let Spread { median, min, max } = Spread::of(report.of(id, name).map(|sample| sample.cpu_us))?;
             Some(Bar { name: name.into(), colour: proxy_colour(name), median, min, max })
         };
-        let all: Vec<Bar> = report.subjects(workload.id).into_iter().filter_map(bar).collect();
-        bars(&panel, workload.title, "µs CPU by request", &all, number)?;
+        let all: Vec<Bar> = report.subjects(id).into_iter().filter_map(bar).collect();
+        bars(&panel, title, unit, &all, number)?;
     }
     sheet.finish()
 }

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::relay::megabytes;
 use super::report::{Report, Sample, Spread};
-use super::workload::{MEMBERS, PACED, PICK};
+use super::workload::{MEMBERS, PACED, PICK, RELAY_IDLE, UDP};
 
 /// What a value is compared with.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +20,7 @@ enum Versus {
 }
 
 /// `lb`'s CPU time by request, at most so many times another's.
-const CPU: [(&str, Versus, f64); 13] = [
+const CPU: [(&str, Versus, f64); 18] = [
     ("54b-64", Versus::Nginx, 0.85),
     ("54b-64", Versus::Haproxy, 0.90),
     ("54b-64", Versus::Relay, 1.15),
@@ -33,7 +34,16 @@ const CPU: [(&str, Versus, f64); 13] = [
     ("new-64", Versus::Better, 1.00),
     ("post-64", Versus::Better, 0.90),
     (MEMBERS, Versus::Nginx, 1.05),
+    ("relay-54b-64", Versus::Better, 1.00),
+    ("relay-1m-16", Versus::Better, 0.90),
+    ("relay-new-64", Versus::Better, 1.00),
+    ("udp-echo", Versus::Nginx, 1.00),
+    ("udp-flow", Versus::Nginx, 1.00),
 ];
+/// `lb`'s datagrams a second, at least so many times those of nginx.
+const DATAGRAMS: f64 = 1.5;
+/// Of all connections and flows together, in millions of bytes.
+const RELAY_IDLE_MB: f64 = 60.0;
 const PACED_P99: f64 = 1.2;
 const IDLE_KIB: f64 = 12.0;
 const BARE_PICK_NS: f64 = 10.0;
@@ -45,6 +55,9 @@ pub(crate) struct Verdict {
     pub(crate) row: String,
     pub(crate) goal: String,
     pub(crate) limit: f64,
+    /// The limit is the least, not the most.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) at_least: bool,
     pub(crate) measured: Spread,
     pub(crate) holds: bool,
 }
@@ -55,7 +68,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
     let mut add = |row: &str, goal: String, limit: f64, values: Vec<f64>, strictly: bool| {
         if let Some(measured) = Spread::of(values) {
             let holds = measured.median < limit || (!strictly && measured.median <= limit);
-            verdicts.push(Verdict { row: row.into(), goal, limit, measured, holds });
+            verdicts.push(Verdict { row: row.into(), goal, limit, at_least: false, measured, holds });
         }
     };
     for (row, versus, limit) in CPU {
@@ -73,6 +86,14 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
     add(PACED, "p99 lb / better of nginx, haproxy".into(), PACED_P99, p99, false);
     let idle = report.of("idle-1000", "lb").filter_map(|sample| sample.idle_kib).collect();
     add("idle-1000", "KiB by idle connection".into(), IDLE_KIB, idle, true);
+    let idle = report.of(RELAY_IDLE, "lb").map(megabytes).collect();
+    add(RELAY_IDLE, "MB resident".into(), RELAY_IDLE_MB, idle, true);
+    for row in UDP {
+        if let Some(measured) = Spread::of(report.ratios(row.id, "lb", "nginx", |sample| sample.per_second)) {
+            let (goal, limit, holds) = ("datagrams/s lb / nginx".into(), DATAGRAMS, measured.median >= DATAGRAMS);
+            verdicts.push(Verdict { row: row.id.into(), goal, limit, at_least: true, measured, holds });
+        }
+    }
     for timing in report.timings.iter().filter(|timing| timing.row == PICK) {
         let limit = if timing.case.contains("bare") {
             BARE_PICK_NS
@@ -84,7 +105,8 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
         let goal = format!("ns: {}, {} members", timing.case, timing.members);
         // The middle half of the batches.
         let measured = Spread { median: timing.median_ns, min: timing.lower_ns, max: timing.upper_ns };
-        verdicts.push(Verdict { row: PICK.into(), goal, limit, measured, holds: timing.median_ns < limit });
+        let holds = timing.median_ns < limit;
+        verdicts.push(Verdict { row: PICK.into(), goal, limit, at_least: false, measured, holds });
     }
     verdicts
 }
@@ -129,6 +151,28 @@ mod tests {
         let verdicts = judge(&report(samples));
         assert_eq!((verdicts[0].measured.min, verdicts[0].measured.max), (1.2, 1.3));
         assert!(!verdicts[0].holds, "the median is 1.25");
+    }
+
+    #[test]
+    fn datagrams_must_be_more_and_cost_less() {
+        let samples = |per_second, cpu_us| {
+            let lb = Sample { per_second, ..sample("udp-flow", "lb", 1, cpu_us, 1.0) };
+            vec![lb, Sample { per_second: 100.0, ..sample("udp-flow", "nginx", 1, 10.0, 1.0) }]
+        };
+        let holds =
+            |per_second, cpu_us| judge(&report(samples(per_second, cpu_us))).iter().map(|it| it.holds).collect();
+        let (yes, no): (Vec<bool>, Vec<bool>) = (holds(150.0, 10.0), holds(149.0, 11.0));
+        assert_eq!((yes, no), (vec![true, true], vec![false, false]));
+    }
+
+    #[test]
+    fn idle_relays_are_judged_by_all_of_the_memory() {
+        let holds = |rss_kib, requests| {
+            let lb = Sample { rss_kib, requests, idle_kib: Some(2.0), ..sample(RELAY_IDLE, "lb", 1, 1.0, 1.0) };
+            judge(&report(vec![lb]))[0].holds
+        };
+        assert!(holds(58_593, 15_000) && !holds(58_594, 15_000), "60 MB are 58,593.75 KiB");
+        assert!(holds(58_393, 14_900) && !holds(58_394, 14_900), "100 flows more would be 200 KiB more");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod machine;
 mod micro;
 mod paced;
 mod proxies;
+mod relay;
 pub(crate) mod report;
 mod session;
 pub(crate) mod table;
@@ -114,7 +115,8 @@ fn empty(args: &Args) -> Result<Report, String> {
         );
     }
     let machine = Machine::look(&args.lb);
-    let (_, skipped) = kinds(&machine, &args.lb)?;
+    let (kinds, mut skipped) = kinds(&machine, &args.lb)?;
+    skipped.extend(relay::Plan::of(|row| args.wants(row), &kinds).1);
     for skipped in &skipped {
         eprintln!("analysis: skipped: {skipped}");
     }
@@ -134,6 +136,7 @@ fn empty(args: &Args) -> Result<Report, String> {
 
 async fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
     let (kinds, _) = kinds(&report.machine, &args.lb)?;
+    let (relays, _) = relay::Plan::of(|row| args.wants(row), &kinds);
     let analysis = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let programs = Programs { lb: args.lb.clone(), analysis };
     let seconds = report.seconds;
@@ -147,10 +150,11 @@ async fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
     }
     let rows: Vec<&Workload> = WORKLOADS.iter().filter(|workload| args.wants(workload.id)).collect();
     let (paced, growth) = (args.wants(PACED), args.wants(MEMBERS));
-    if rows.is_empty() && !paced && !growth {
+    if rows.is_empty() && !paced && !growth && relays.is_empty() {
         return Ok(());
     }
     let turns = (rows.len() + usize::from(paced)) * kinds.len() + usize::from(growth) * workload::GROWTH.len();
+    let turns = turns + relays.turns();
     let session = Session::start(programs, growth, (WARM_UP, seconds), turns as u64 * u64::from(args.rounds)).await?;
     let proxies = if rows.is_empty() && !paced { Vec::new() } else { session.proxies(&kinds).await? };
     let grown = if growth { session.growth().await? } else { Vec::new() };
@@ -180,7 +184,12 @@ async fn measure(args: &Args, report: &mut Report) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    if relays.is_empty() {
+        return Ok(());
+    }
+    // Heartbeats of the others would take the core away now and then.
+    drop((proxies, grown));
+    relays.measure(args.rounds, report, &session).await
 }
 
 /// Who is measured, and who can't be.
@@ -223,12 +232,12 @@ fn pin() -> Result<(), String> {
 }
 
 /// All of them, beginning with another one each round.
-fn turn<'a>(
+fn turn<'a, T>(
     report: &mut Report,
     row: &str,
     round: u32,
-    proxies: &'a [(String, Proxy)],
-) -> impl Iterator<Item = (&'a str, &'a Proxy)> + use<'a> {
+    proxies: &'a [(String, T)],
+) -> impl Iterator<Item = (&'a str, &'a T)> + use<'a, T> {
     let from = (round as usize - 1) % proxies.len().max(1);
     let order = proxies[from..].iter().chain(&proxies[..from]).map(|(name, proxy)| (name.as_str(), proxy));
     report.order.push((row.into(), round, order.clone().map(|(name, _)| name.to_owned()).collect()));

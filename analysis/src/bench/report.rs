@@ -25,7 +25,7 @@ pub(crate) struct Report {
 }
 
 /// One run of one load against one proxy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) row: String,
     /// A proxy, or `lb` with so many members: `lb-50`.
@@ -48,6 +48,9 @@ pub(crate) struct Sample {
     pub(crate) background_us: Option<f64>,
     /// Latency of the paced row by quantile, in µs.
     pub(crate) quantiles_us: Vec<(f64, f64)>,
+    /// Datagrams that did not come back in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<u64>,
 }
 
 impl Sample {
@@ -141,9 +144,7 @@ pub(crate) mod tests {
             p50_us: 1.0,
             p99_us,
             rss_kib: 1024,
-            idle_kib: None,
-            background_us: None,
-            quantiles_us: Vec::new(),
+            ..Sample::default()
         }
     }
 

@@ -20,7 +20,7 @@ use crate::child::Running;
 use crate::cpu::{CpuTime, resident_kib};
 
 /// Members of the rows that compare proxies.
-const MEMBERS: usize = 3;
+pub(crate) const MEMBERS: usize = 3;
 /// What is told of the paced row's latency.
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 /// How long a proxy is watched without load.
@@ -30,10 +30,10 @@ const PACED_CONNECTIONS: usize = 64;
 
 pub(crate) struct Session {
     dir: TempDir,
-    programs: Programs,
+    pub(crate) programs: Programs,
     _replicas: Running,
     /// Ports of the replicas.
-    members: Vec<u16>,
+    pub(crate) members: Vec<u16>,
     pub(crate) warm_up: u64,
     pub(crate) seconds: u64,
     bar: ProgressBar,
@@ -50,12 +50,17 @@ impl Session {
         let dir = tempfile::Builder::new().prefix("ringkeeper-bench-").tempdir();
         let dir = dir.map_err(|error| format!("no temporary folder: {error}"))?;
         let ports = if growth { usize::from(GROWTH[GROWTH.len() - 1]) } else { MEMBERS };
-        let (replicas, members) = replicas(&programs.analysis, ports, dir.path()).await?;
+        let (replicas, members) = replicas(&programs.analysis, "replica", ports, dir.path()).await?;
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} samples, {eta} left: {msg}");
         let bar = ProgressBar::new(samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let bar = bar.with_finish(ProgressFinish::AndClear);
         bar.enable_steady_tick(Duration::from_secs(1));
         Ok(Self { dir, programs, _replicas: replicas, members, warm_up, seconds, bar })
+    }
+
+    /// For the files of this run.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A proxy before the first `members` replicas.
@@ -102,15 +107,10 @@ impl Session {
             requests: summary.requests,
             seconds,
             per_second: summary.requests as f64 / seconds,
-            cpu_us: 0.0,
-            user_us: 0.0,
-            system_us: 0.0,
             p50_us: summary.p50_us,
             p99_us: summary.p99_us,
             rss_kib: resident(proxy)?,
-            idle_kib: None,
-            background_us: None,
-            quantiles_us: Vec::new(),
+            ..Sample::default()
         };
         charge(&mut sample, used);
         self.done(&sample);
@@ -179,15 +179,11 @@ impl Session {
             requests: latency.len(),
             seconds: self.seconds as f64,
             per_second: latency.len() as f64 / self.seconds as f64,
-            cpu_us: 0.0,
-            user_us: 0.0,
-            system_us: 0.0,
             p50_us: micros(0.50),
             p99_us: micros(0.99),
             rss_kib: resident(proxy).map_err(fail)?,
-            idle_kib: None,
-            background_us: None,
             quantiles_us: QUANTILES.map(|quantile| (quantile, micros(quantile))).to_vec(),
+            ..Sample::default()
         };
         charge(&mut sample, used);
         self.done(&sample);
@@ -201,13 +197,13 @@ impl Session {
     }
 
     /// What is being done now; on a terminal only.
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         self.bar.set_message(what.to_owned());
     }
 
     /// One more is done; a line for it where no bar is drawn.
     #[allow(clippy::print_stderr, reason = "progress of a program for the command line")]
-    fn done(&self, sample: &Sample) {
+    pub(crate) fn done(&self, sample: &Sample) {
         self.bar.inc(1);
         if !std::io::stderr().is_terminal() {
             let Sample { row, subject, round, cpu_us, per_second, p99_us, .. } = sample;
@@ -220,29 +216,29 @@ impl Session {
     }
 }
 
-type Answer = Result<Sample, String>;
+pub(crate) type Answer = Result<Sample, String>;
 
 /// Spreads CPU time over the requests of a sample.
-fn charge(sample: &mut Sample, used: CpuTime) {
+pub(crate) fn charge(sample: &mut Sample, used: CpuTime) {
     sample.cpu_us = used.total.as_secs_f64() * 1e6 / sample.requests.max(1) as f64;
     sample.user_us = sample.cpu_us * used.user_part();
     sample.system_us = sample.cpu_us - sample.user_us;
 }
 
-fn cpu(proxy: &Proxy) -> Result<CpuTime, String> {
+pub(crate) fn cpu(proxy: &Proxy) -> Result<CpuTime, String> {
     CpuTime::of(proxy.running.pid).map_err(|error| format!("its CPU time: {error}\n{}", proxy.running.last_words()))
 }
 
-fn resident(proxy: &Proxy) -> Result<u64, String> {
+pub(crate) fn resident(proxy: &Proxy) -> Result<u64, String> {
     resident_kib(proxy.running.pid).map_err(|error| format!("its memory: {error}\n{}", proxy.running.last_words()))
 }
 
-fn addr(proxy: &Proxy) -> Result<SocketAddr, String> {
+pub(crate) fn addr(proxy: &Proxy) -> Result<SocketAddr, String> {
     proxy.base.trim_start_matches("http://").parse().map_err(|error| format!("{}: {error}", proxy.base))
 }
 
 /// A connection that has had one answer, as one of a browser would.
-async fn ask_once(addr: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) async fn ask_once(addr: SocketAddr) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(addr).await?;
     stream.write_all(b"GET /54 HTTP/1.1\r\nHost: bench\r\n\r\n").await?;
     let mut answer = Vec::new();
@@ -254,11 +250,16 @@ async fn ask_once(addr: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The replicas' process, and the ports it listens on.
-async fn replicas(analysis: &Path, ports: usize, dir: &Path) -> Result<(Running, Vec<u16>), String> {
+/// The replicas' process, which is this program's command `what`, and the ports it listens on.
+pub(crate) async fn replicas(
+    analysis: &Path,
+    what: &str,
+    ports: usize,
+    dir: &Path,
+) -> Result<(Running, Vec<u16>), String> {
     let mut command = pinned(LOAD_CORE, analysis);
-    command.args(["replica", "--ports", &ports.to_string()]);
-    let log: PathBuf = dir.join("replica.log");
+    command.args([what, "--ports", &ports.to_string()]);
+    let log: PathBuf = dir.join(format!("{what}.log"));
     let mut running = Running::start(command, log).map_err(|error| format!("the replicas: {error}"))?;
     loop {
         running.check("the replicas' process")?;

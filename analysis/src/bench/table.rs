@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::relay::CONNECTIONS;
 use super::report::{Report, Sample, Spread};
-use super::workload::{MEMBERS, PACED, WORKLOADS};
+use super::workload::{MEMBERS, PACED, RELAY_IDLE, RELAYED, UDP, WORKLOADS, Workload};
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
@@ -37,10 +38,13 @@ pub(crate) fn page(report: &Report) -> String {
         }
     };
     section("Goals", goals(report));
-    section("CPU time by request, saturating load", workloads(report));
+    section("CPU time by request, saturating load", workloads(report, &WORKLOADS));
     section("Latency at one rate for all", paced(report));
     section("Idle connections", idle(report));
     section("Growing fleet", members(report));
+    section("TCP relays: CPU time by request, saturating load", workloads(report, &RELAYED));
+    section("UDP relays: CPU time by datagram and its echo, saturating load", datagrams(report));
+    section("Idle TCP connections and UDP flows", relay_idle(report));
     section("Pieces", timings(report));
     page
 }
@@ -66,20 +70,20 @@ fn goals(report: &Report) -> Option<String> {
         vec![
             verdict.row.clone(),
             verdict.goal.clone(),
-            number(verdict.limit),
+            format!("{} {}", if verdict.at_least { "≥" } else { "≤" }, number(verdict.limit)),
             number(verdict.measured.median),
             range(verdict.measured),
             if verdict.holds { "yes" } else { "NO" }.into(),
         ]
     };
-    let header = ["row", "goal", "at most", "median", "range", "holds"];
+    let header = ["row", "goal", "limit", "median", "range", "holds"];
     markdown(&header, 2, report.verdicts.iter().map(row).collect())
 }
 
-fn workloads(report: &Report) -> Option<String> {
+fn workloads(report: &Report, workloads: &[Workload]) -> Option<String> {
     let header =
         ["workload", "proxy", "CPU µs", "range", "user", "system", "req/s", "p50 µs", "p99 µs", "MiB", "lb / it"];
-    let rows = WORKLOADS.iter().flat_map(|workload| {
+    let rows = workloads.iter().flat_map(|workload| {
         report.subjects(workload.id).into_iter().enumerate().map(|(index, subject)| {
             let title = if index == 0 { workload.title } else { "" };
             let mut row = vec![title.to_owned()];
@@ -89,6 +93,50 @@ fn workloads(report: &Report) -> Option<String> {
         })
     });
     markdown(&header, 2, rows.collect())
+}
+
+fn datagrams(report: &Report) -> Option<String> {
+    let header = [
+        "load",
+        "proxy",
+        "CPU µs",
+        "range",
+        "user",
+        "system",
+        "echoes/s",
+        "p50 µs",
+        "p99 µs",
+        "MiB",
+        "lost",
+        "of a core",
+        "CPU lb / it",
+        "echoes/s lb / it",
+    ];
+    let rows = UDP.iter().flat_map(|load| {
+        report.subjects(load.id).into_iter().enumerate().map(|(index, subject)| {
+            let mut row = vec![if index == 0 { load.title } else { "" }.to_owned()];
+            row.extend(values(report, load.id, subject));
+            row.push(report.of(load.id, subject).filter_map(|sample| sample.lost).sum::<u64>().to_string());
+            let busy = Spread::of(report.of(load.id, subject).map(|sample| sample.cpu_us * sample.per_second / 1e4));
+            row.push(busy.map_or_else(String::new, |busy| format!("{:.0} %", busy.median)));
+            row.push(versus(report, load.id, subject, |sample| sample.cpu_us));
+            row.push(versus(report, load.id, subject, |sample| sample.per_second));
+            row
+        })
+    });
+    markdown(&header, 2, rows.collect())
+}
+
+fn relay_idle(report: &Report) -> Option<String> {
+    let rows = report.subjects(RELAY_IDLE).into_iter().filter_map(|subject| {
+        let mib = Spread::of(report.of(RELAY_IDLE, subject).map(|sample| sample.rss_kib as f64 / 1024.0))?;
+        let kib = Spread::of(report.of(RELAY_IDLE, subject).filter_map(|sample| sample.idle_kib))?;
+        let opened = report.of(RELAY_IDLE, subject).map(|sample| sample.requests).min()?;
+        let counts = [CONNECTIONS as u64, opened.saturating_sub(CONNECTIONS as u64)].map(|count| count.to_string());
+        let values = [number(mib.median), range(mib), number(kib.median), range(kib)];
+        Some([vec![subject.to_owned()], counts.into(), values.into()].concat())
+    });
+    markdown(&["proxy", "connections", "flows", "MiB", "range", "KiB by each", "range"], 1, rows.collect())
 }
 
 fn paced(report: &Report) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The rows: what is sent, by how many connections.
 
 use super::wrk::Load;
+use crate::control::Affinity;
 
 /// One row of saturating load.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +43,40 @@ pub(crate) const WORKLOADS: [Workload; 8] = [
     Workload { id: "idle-1000", title: "54 B, 64 connections, 1000 idle ones beside", load: GET, idle: 1000 },
 ];
 
+/// The same over relays, which pass on bytes.
+pub(crate) const RELAYED: [Workload; 3] = [
+    Workload { id: "relay-54b-64", title: "TCP: 54 B, 64 connections", load: GET, idle: 0 },
+    Workload {
+        id: "relay-1m-16",
+        title: "TCP: 1 MiB, 16 connections",
+        load: Load { path: "/1m", connections: 16, ..GET },
+        idle: 0,
+    },
+    Workload {
+        id: "relay-new-64",
+        title: "TCP: 54 B, new connection each, 64 at a time",
+        load: Load { close: true, ..GET },
+        idle: 0,
+    },
+];
+
+/// One row of datagrams that are echoed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Datagrams {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) affinity: Affinity,
+}
+
+pub(crate) const UDP: [Datagrams; 2] = [
+    Datagrams { id: "udp-echo", title: "UDP: 64 B, lb by datagram", affinity: Affinity::Datagram },
+    Datagrams { id: "udp-flow", title: "UDP: 64 B, lb by flow", affinity: Affinity::Flow },
+];
+
 /// Rows that are no plain workloads.
 pub(crate) const PACED: &str = "paced";
 pub(crate) const MEMBERS: &str = "members";
+pub(crate) const RELAY_IDLE: &str = "relay-idle";
 pub(crate) const REBUILD: &str = "rebuild";
 pub(crate) const PICK: &str = "pick";
 
@@ -53,5 +85,7 @@ pub(crate) const GROWTH: [u16; 3] = [3, 50, 500];
 
 /// The names of all rows, in the order of the tables.
 pub(crate) fn ids() -> Vec<&'static str> {
-    WORKLOADS.iter().map(|workload| workload.id).chain([PACED, MEMBERS, REBUILD, PICK]).collect()
+    let relayed = RELAYED.iter().map(|row| row.id).chain(UDP.iter().map(|row| row.id)).chain([RELAY_IDLE]);
+    let rows = WORKLOADS.iter().map(|row| row.id).chain([PACED, MEMBERS]).chain(relayed);
+    rows.chain([REBUILD, PICK]).collect()
 }
