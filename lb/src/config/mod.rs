@@ -192,7 +192,7 @@ impl Config {
         let heartbeat = heartbeat(l);
         let proxy = proxy(l);
         let max_connections = l.parse("max_connections", number(1..=i64::MAX));
-        let l4 = relays::read(l, listen, policy);
+        let l4 = relays::read(l, listen);
         let log = log(l);
         let replicas = l.parse("replicas", number(0..=MAX_SLOTS as usize));
         let max_replicas = l.parse("max_replicas", number(0..=MAX_SLOTS as usize));

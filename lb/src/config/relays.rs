@@ -81,7 +81,7 @@ fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
 }
 
 /// Reads them all; `listen` is the public listener. Where servers register comes later.
-pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>, policy: Option<PolicyConfig>) -> Option<L4Config> {
+pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>) -> Option<L4Config> {
     let dialect = l.parse("control_dialect", str::parse::<Dialect>);
     let token = l.parse("control_token", |text| match text {
         "" => Err("a text that is not empty".into()),
@@ -114,7 +114,6 @@ pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>, policy: Option<Po
             _ => Err("v2".into()),
         }),
     );
-    let policy = policy?;
     Some(L4Config {
         listen: listen?,
         control: ControlConfig {
@@ -128,7 +127,8 @@ pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>, policy: Option<Po
         ports: ports?,
         max_registrations: max_registrations?,
         address: address.unwrap_or(listen?.ip()),
-        policy: PolicyConfig { kind: kind?, ring: RING, bound: policy.bound },
+        // Bounded loads would part a client's connections.
+        policy: PolicyConfig { kind: kind?, ring: RING, bound: None },
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
         flow_idle: flow_idle?,

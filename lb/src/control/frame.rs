@@ -43,6 +43,7 @@ pub struct Decoder {
     encoding: Option<Encoding>,
     bytes: Vec<u8>,
     scan: Scan,
+    failed: Option<FrameError>,
 }
 
 /// How far into a JSON object it was looked, and in what state.
@@ -95,8 +96,17 @@ impl Decoder {
         !self.bytes.is_empty()
     }
 
-    /// The next whole message, if there is one. After an error there are no more.
+    /// The next whole message, if there is one. After an error there is nothing but that error.
     pub fn next_message(&mut self) -> Result<Option<Map<String, Value>>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let next = self.look_for_message();
+        self.failed = next.as_ref().err().cloned();
+        next
+    }
+
+    fn look_for_message(&mut self) -> Result<Option<Map<String, Value>>, FrameError> {
         if self.encoding.is_none() {
             self.encoding = match self.bytes[..] {
                 [b'{', 0, ..] => Some(Encoding::MessagePack),
@@ -268,6 +278,15 @@ mod tests {
         assert!(
             error(format!("{{\"a\":{}", "[".repeat(500) + &"]".repeat(500) + "}").as_bytes()).contains("recursion")
         );
+    }
+
+    #[test]
+    fn after_an_error_nothing_is_understood_any_more() {
+        let mut decoder = Decoder::default();
+        decoder.push(b"{]");
+        let error = decoder.next_message().unwrap_err();
+        decoder.push(b"}{\"cmd\":\"hello\"}");
+        assert_eq!(decoder.next_message(), Err(error));
     }
 
     #[test]

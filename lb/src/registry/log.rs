@@ -67,7 +67,7 @@ pub(super) fn late(key: PortKey, member: &Member, in_flight: u32) {
         key,
         member,
         in_flight,
-        "replica {addr} (ring {id}) of {key} has left, {in_flight} connections of it are closed"
+        "replica {addr} (ring {id}) of {key} has left, what it still had under way ({in_flight}) is closed"
     );
 }
 

@@ -5,7 +5,7 @@
 //! sockets are watched by one epoll descriptor, which the runtime watches in turn: ten thousand flows are neither tasks nor
 //! registrations of the runtime's.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{self as sys, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{self as sys, AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use super::flow::{FlowId, FlowKey, Flows};
 use super::port::{Port, add};
 use super::tcp::key_of;
 use super::worker::Worker;
-use crate::net::datagrams::{BATCH, Batch};
+use crate::net::datagrams::{BATCH, Batch, SEGMENTS, may_be_joined, send_together};
 use crate::net::watch_readable;
 use crate::policy::PickCx;
 use crate::pool::{Lease, PoolReader};
@@ -30,6 +30,8 @@ use crate::replica::{Generation, Health};
 use crate::shutdown::Shutdown;
 use crate::watchdog::ticks;
 
+/// Replies that are read from a flow in one go.
+const AT_ONCE: usize = 4;
 /// Batches that are worked on before others have their turn.
 const ROUNDS: usize = 4;
 /// Between two looks for idle flows.
@@ -119,9 +121,10 @@ pub(super) async fn serve(
     }
 }
 
-/// What became of a datagram that was to be sent.
+/// What became of datagrams that were to be sent.
 enum Sent {
-    Gone,
+    /// The first so many are on their way.
+    Gone(usize),
     /// The replica can't be reached: there is nobody at its port.
     Refused,
     Dropped,
@@ -135,12 +138,7 @@ impl UdpPort {
         for _ in 0..ROUNDS {
             match batch.receive(self.clients.as_fd(), self.with_local) {
                 Ok(count) => {
-                    for at in 0..count {
-                        let local = if self.with_local { batch.local(at) } else { None };
-                        if let Some((bytes, client)) = batch.datagram(at) {
-                            self.pass_on(client, local, bytes);
-                        }
-                    }
+                    self.pass_all_on(&batch, count);
                     if count < BATCH {
                         return true;
                     }
@@ -156,8 +154,43 @@ impl UdpPort {
         false
     }
 
-    /// Passes one datagram on: to the replica of its flow, or to the next one.
-    fn pass_on(&mut self, client: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+    /// Passes the first `count` datagrams of the batch on. Of one client that sticks to a replica, those of one length go
+    /// together.
+    fn pass_all_on(&mut self, batch: &Batch, count: usize) {
+        let by_flow = self.port.by_flow();
+        let mut taken = 0_u64;
+        for at in 0..count {
+            let Some((bytes, client)) = batch.datagram(at) else { continue };
+            if taken & (1 << at) != 0 {
+                continue;
+            }
+            let local = |at| if self.with_local { batch.local(at) } else { None };
+            let here = local(at);
+            let mut together = [IoSlice::new(&[]); BATCH];
+            together[0] = IoSlice::new(bytes);
+            let mut parts = 1;
+            if by_flow && may_be_joined(bytes.len()) {
+                for other in at + 1..count {
+                    if let Some((more, from)) = batch.datagram(other)
+                        && from == client
+                        && more.len() == bytes.len()
+                        && local(other) == here
+                    {
+                        taken |= 1 << other;
+                        together[parts] = IoSlice::new(more);
+                        parts += 1;
+                    }
+                }
+            }
+            // The kernel takes so many at a time.
+            for together in together[..parts].chunks(SEGMENTS) {
+                self.pass_on(client, here, together);
+            }
+        }
+    }
+
+    /// Passes datagrams of one client on: to the replica of its flow, or to the next one.
+    fn pass_on(&mut self, client: SocketAddr, local: Option<IpAddr>, datagrams: &[IoSlice<'_>]) {
         let port = Arc::clone(&self.port);
         let counts = port.counts(self.worker.at);
         let now = self.worker.watchdog.now();
@@ -173,7 +206,7 @@ impl UdpPort {
                 Some(id) => Some(id),
                 None => {
                     let Some(lease) = self.pool.acquire(&PickCx { key, tried: &tried }) else {
-                        return add(&counts.unserved, 1);
+                        return add(&counts.unserved, datagrams.len() as u64);
                     };
                     if by_flow {
                         self.begin(flow_key, lease, now)
@@ -186,16 +219,17 @@ impl UdpPort {
                     }
                 }
             };
-            let Some(id) = found else { return add(&counts.dropped, 1) };
+            let Some(id) = found else { return add(&counts.dropped, datagrams.len() as u64) };
             let Some((_, flow)) = self.flows.get(id) else { return };
-            match send(&flow.socket, bytes) {
-                Sent::Gone => {
-                    flow.lease.served();
-                    add(&counts.datagrams_up, 1);
-                    add(&counts.bytes_up, bytes.len() as u64);
+            match send(&flow.socket, datagrams) {
+                Sent::Gone(went) => {
+                    datagrams[..went].iter().for_each(|_| flow.lease.served());
+                    add(&counts.datagrams_up, went as u64);
+                    add(&counts.bytes_up, datagrams[..went].iter().map(|datagram| datagram.len() as u64).sum());
+                    add(&counts.dropped, (datagrams.len() - went) as u64);
                     return self.flows.touch(id, now);
                 }
-                Sent::Dropped => return add(&counts.dropped, 1),
+                Sent::Dropped => return add(&counts.dropped, datagrams.len() as u64),
                 Sent::Refused => {
                     tried.push(flow.lease.replica().generation);
                     self.refused(id);
@@ -260,14 +294,21 @@ impl UdpPort {
             for event in events.iter() {
                 let id = FlowId::from_u64(event.data.u64());
                 let Some((_, flow)) = self.flows.get(id) else { continue };
-                match sys::recv(&flow.socket, batch.slot(replies), RecvFlags::DONTWAIT) {
-                    Ok((len, _)) => {
-                        batch.address(replies, len, flow.client, flow.local);
-                        replies += 1;
+                if replies == BATCH {
+                    self.reply(&mut batch, replies);
+                    replies = 0;
+                }
+                match batch.receive_at(flow.socket.as_fd(), replies, AT_ONCE) {
+                    Ok(count) => {
+                        for at in replies..replies + count {
+                            let len = batch.received_len(at);
+                            batch.address(at, len, flow.client, flow.local);
+                        }
+                        replies += count;
                         self.flows.touch(id, now);
                     }
-                    Err(Errno::AGAIN | Errno::INTR) => {}
-                    Err(_) => self.refused(id),
+                    Err(error) if is_refusal(&error) => self.refused(id),
+                    Err(_) => {}
                 }
             }
             self.reply(&mut batch, replies);
@@ -278,23 +319,15 @@ impl UdpPort {
     /// Sends the first `count` datagrams of the batch to their clients.
     fn reply(&self, batch: &mut Batch, count: usize) {
         let counts = self.port.counts(self.worker.at);
-        let (mut next, mut bytes) = (0, 0);
-        while next < count {
-            match batch.send(self.clients.as_fd(), next, count) {
-                Ok(sent) => {
-                    bytes += (next..next + sent).map(|at| batch.len_of(at) as u64).sum::<u64>();
-                    add(&counts.datagrams_down, sent as u64);
-                    next += sent;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The first of them can't be sent.
-                Err(_) => {
-                    add(&counts.dropped, 1);
-                    next += 1;
-                }
+        let (mut gone, mut bytes) = (0, 0);
+        batch.send_all(self.clients.as_fd(), count, |len, went| {
+            if went {
+                (gone, bytes) = (gone + 1, bytes + len as u64);
             }
-        }
+        });
+        add(&counts.datagrams_down, gone);
         add(&counts.bytes_down, bytes);
+        add(&counts.dropped, count as u64 - gone);
     }
 
     fn end_where(&mut self, ends: impl FnMut(&Flow) -> bool) {
@@ -324,12 +357,37 @@ fn connect(addr: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn send(socket: &OwnedFd, bytes: &[u8]) -> Sent {
+/// The answer to an earlier datagram, by ICMP: the port, the host or its network can't be reached.
+fn is_refusal(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable];
+    kinds.contains(&error.kind())
+}
+
+/// Together, or one by one where they can't be handed over so.
+fn send(socket: &OwnedFd, datagrams: &[IoSlice<'_>]) -> Sent {
+    if datagrams.len() > 1 {
+        match send_together(socket.as_fd(), datagrams) {
+            Ok(()) => return Sent::Gone(datagrams.len()),
+            Err(error) if is_refusal(&error) => return Sent::Refused,
+            Err(_) => {}
+        }
+    }
+    for (at, datagram) in datagrams.iter().enumerate() {
+        match send_one(socket, datagram) {
+            Sent::Gone(_) => {}
+            // What was lost is not sent again.
+            _ if at > 0 => return Sent::Gone(at),
+            lost => return lost,
+        }
+    }
+    Sent::Gone(datagrams.len())
+}
+
+fn send_one(socket: &OwnedFd, bytes: &[u8]) -> Sent {
     loop {
         match sys::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(_) => return Sent::Gone,
+            Ok(_) => return Sent::Gone(1),
             Err(Errno::INTR) => {}
-            // The answer to an earlier datagram, by ICMP: the port, the host or its network can't be reached.
             Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => return Sent::Refused,
             // No room, or too long for the way to the replica.
             Err(_) => return Sent::Dropped,

@@ -204,7 +204,7 @@ async fn what_is_open_lives_on_when_its_server_unregisters_and_is_cut_when_it_ta
     let took = left.elapsed();
     assert!(end.is_err(), "the client sees that something is missing");
     assert!(took >= Duration::from_millis(550) && took < Duration::from_secs(5), "cut after {took:?}");
-    lb.until_logged("of tcp/50000 has left, 1 ").await;
+    lb.until_logged("of tcp/50000 has left, what it still had under way (1)").await;
     eventually("it is gone", async || lb.member("tcp", 50_000, a.addr).await.is_none().then_some(())).await;
 }
 
