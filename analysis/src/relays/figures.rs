@@ -28,7 +28,8 @@ fn work(report: &Report, file: &Path) -> Drawn {
         let possible = WORK_SERVERS.map(|servers| (servers as f64, report.possible(servers) as f64));
         let possible = possible.map(|(x, y)| (x, y, y, y)).to_vec();
         let name = format!("possible on {} cores", report.machine.cores);
-        let all = [measured(&rows), document(&rows), Line { name, colour: colour(POSSIBLE), points: possible }];
+        // What was measured lies on top.
+        let all = [Line { name, colour: colour(POSSIBLE), points: possible }, document(&rows), measured(&rows)];
         let title =
             format!("{}, {clients} clients, {} ms of work each", protocol.name().to_uppercase(), report.work_ms);
         lines(&panel, &axes(&title, "times as fast as one", &WORK_SERVERS), &all)?;
@@ -42,7 +43,7 @@ fn burst(report: &Report, file: &Path) -> Drawn {
     for panel in sheet.panels()? {
         let title = "1000 connections in one burst, 20 KB each";
         let axes = Axes { most: Some(100.0), ..axes(title, "% answered", &BURST_SERVERS) };
-        lines(&panel, &axes, &[measured(&rows), document(&rows)])?;
+        lines(&panel, &axes, &[document(&rows), measured(&rows)])?;
     }
     sheet.finish()
 }

@@ -60,8 +60,13 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
 
 async fn measure(args: &Args) -> Result<Report, String> {
     more_open_files();
-    let mut report =
-        Report { machine: Machine::look(&args.lb), rounds: args.rounds, work_ms: args.work, runs: Vec::new() };
+    let mut report = Report {
+        machine: Machine::look(&args.lb),
+        rounds: args.rounds,
+        work_ms: args.work,
+        repeated: 0,
+        runs: Vec::new(),
+    };
     let plan = plan(args.rounds);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {elapsed}: {msg}");
     let bar = ProgressBar::new(plan.len() as u64);
@@ -70,7 +75,9 @@ async fn measure(args: &Args) -> Result<Report, String> {
     let mut stage = Stage::start(&args.lb).await?;
     for run in plan {
         bar.set_message(format!("{} {} clients, {} servers", run.clients, run.protocol.name(), run.servers));
-        report.runs.push(undisturbed(&mut stage, run, args.work, &mut patience).await?);
+        let (run, repeated) = undisturbed(&mut stage, run, args.work, &mut patience).await?;
+        report.runs.push(run);
+        report.repeated += repeated;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -101,8 +108,9 @@ fn plan(rounds: u32) -> Vec<Run> {
 }
 
 /// Makes a run while others are quiet, as long as there is patience. Whether it is repeated depends on what they did, not
-/// on what came of it; but one with failures is kept in any case.
-async fn undisturbed(stage: &mut Stage, run: Run, work_ms: u64, patience: &mut Duration) -> Result<Run, String> {
+/// on what came of it; but one with failures is kept in any case. Says how often it was repeated, too.
+async fn undisturbed(stage: &mut Stage, run: Run, work_ms: u64, patience: &mut Duration) -> Result<(Run, u32), String> {
+    let mut repeated = 0;
     loop {
         while !patience.is_zero() && look().await? > QUIET {
             *patience = patience.saturating_sub(LOOK);
@@ -110,8 +118,9 @@ async fn undisturbed(stage: &mut Stage, run: Run, work_ms: u64, patience: &mut D
         let began = Instant::now();
         let done = once(stage, run.clone(), work_ms).await?;
         if done.others <= QUIET || done.outcome.failed() > 0 || patience.is_zero() {
-            return Ok(done);
+            return Ok((done, repeated));
         }
+        repeated += 1;
         *patience = patience.saturating_sub(began.elapsed());
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Report {
     pub(super) rounds: u32,
     /// CPU time of a request for work.
     pub(super) work_ms: u64,
+    /// Runs that were made again, as others had disturbed them; what came of them is not kept.
+    pub(super) repeated: u32,
     pub(super) runs: Vec<Run>,
 }
 
@@ -175,7 +177,7 @@ pub(super) mod tests {
             run(Burst, 1, 1, 0.2, 0),
             run(Burst, 1, 2, 0.4, 10),
         ];
-        Report { machine: Machine { cores: 2, ..Machine::default() }, rounds: 2, work_ms: 50, runs }
+        Report { machine: Machine { cores: 2, ..Machine::default() }, rounds: 2, work_ms: 50, repeated: 3, runs }
     }
 
     #[test]

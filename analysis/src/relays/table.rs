@@ -12,7 +12,7 @@ pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let mut page = format!(
         "# TCP and UDP servers\n\n{}, {} cores, Linux {}. Commit {}{}, {}.\n{}.\n{} rounds; medians, least to most in \
-         brackets. How this is measured: docs/benchmarks.md.\n",
+         brackets. {} runs were made again, as others had disturbed them. How this is measured: docs/benchmarks.md.\n",
         machine.cpu,
         machine.cores,
         machine.kernel,
@@ -21,6 +21,7 @@ pub(super) fn page(report: &Report) -> String {
         machine.date,
         machine.lb,
         report.rounds,
+        report.repeated,
     );
     let mut section = |title: &str, text: &str, table: Option<String>| {
         if let Some(table) = table {
@@ -113,6 +114,7 @@ mod tests {
             "| TCP | 10 | 2 | 0.33 (0.25..0.40) | 2.25 (2.00..2.50) | 2 | 0.50 | 13.0 | 1.92 |"
         );
         assert_eq!(row("|1|99"), "| 1 | 99.5 % (99.0..100.0) | 0.30 (0.20..0.40) | 72.8 % |");
+        assert!(page.contains("3 runs were made again"));
         assert!(page.contains("- 10 of 1000 tcp, 1 servers, round 2: reset"));
     }
 }
