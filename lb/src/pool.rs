@@ -5,12 +5,14 @@
 //! stop anything, and takes no lock that the control side holds.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use crate::policy::{PickCx, Picker, Policy};
-use crate::replica::{Generation, PoolLoad, Replica, ReplicaId};
+use crate::placement::Place;
+use crate::policy::{Explanation, PickCx, Picker, Policy};
+use crate::replica::{Generation, PoolLoad, Replica};
 
 /// Suspicions that may wait for the supervisor. One that finds no room is dropped: the replica is out of rotation already,
 /// and its next regular probe brings it back or fails it.
@@ -48,6 +50,22 @@ pub struct PoolReader {
     snapshot: Arc<ArcSwap<Snapshot>>,
     suspicions: mpsc::Sender<Suspicion>,
     changes: watch::Receiver<u64>,
+    clock: Clock,
+}
+
+/// The pool's clock, for a policy that goes by latency.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+    decay: Option<Duration>,
+}
+
+impl Clock {
+    /// Milliseconds; 0 if nobody wants to know.
+    #[inline]
+    fn now(&self) -> u64 {
+        if self.decay.is_none() { 0 } else { u64::try_from(self.began.elapsed().as_millis()).unwrap_or(0) }
+    }
 }
 
 /// A new, empty pool: the side that writes, the side that reads, and what the data path suspects.
@@ -57,7 +75,8 @@ pub fn pool(policy: Arc<dyn Policy>) -> (Pool, PoolReader, mpsc::Receiver<Suspic
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot { epoch: 0, members, picker }));
     let (suspicions, suspected) = mpsc::channel(SUSPICIONS);
     let (changes, changed) = watch::channel(0);
-    let reader = PoolReader { snapshot, suspicions, changes: changed };
+    let clock = Clock { began: Instant::now(), decay: policy.decay() };
+    let reader = PoolReader { snapshot, suspicions, changes: changed, clock };
     (Pool { policy, load: Arc::default(), reader: reader.clone(), changes }, reader, suspected)
 }
 
@@ -72,9 +91,9 @@ impl Pool {
         Arc::clone(&self.policy)
     }
 
-    /// Makes `members` the membership; `ring_numbers` are those of the whole fleet, members or not yet.
-    pub fn publish(&self, members: Arc<[Arc<Replica>]>, ring_numbers: &[ReplicaId]) {
-        self.policy.place(ring_numbers);
+    /// Makes `members` the membership; `places` are those of the whole fleet, members or not yet.
+    pub fn publish(&self, members: Arc<[Arc<Replica>]>, places: &[Place]) {
+        self.policy.place(places);
         let picker = self.policy.build(Arc::clone(&members));
         let epoch = self.reader.snapshot.load().epoch + 1;
         self.reader.snapshot.store(Arc::new(Snapshot { epoch, members, picker }));
@@ -103,6 +122,38 @@ impl PoolReader {
                 return Some(lease);
             }
             // It began to leave between the look and the lease; it is not ready any more, so the next pick is another.
+        }
+    }
+
+    /// Milliseconds of the pool's clock, for [`PickCx::now`]; 0 if the policy does not go by latency.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Does the policy go by latency?
+    #[inline]
+    pub fn measures(&self) -> bool {
+        self.clock.decay.is_some()
+    }
+
+    /// How a request would be placed now. Nothing is leased, and no turn is taken.
+    pub fn explain(&self, cx: &PickCx<'_>) -> Explanation {
+        self.snapshot.load().picker.explain(cx)
+    }
+
+    /// Takes in how long a replica took to answer, if the policy goes by that.
+    #[inline]
+    pub fn measure(&self, replica: &Replica, latency: impl FnOnce() -> Duration) {
+        if let Some(decay) = self.clock.decay {
+            replica.measure(latency(), self.clock.now(), decay);
+        }
+    }
+
+    /// Takes in for how long it has not answered.
+    pub fn measure_failure(&self, replica: &Replica, waited: impl FnOnce() -> Duration) {
+        if let Some(decay) = self.clock.decay {
+            replica.measure_failure(waited(), self.clock.now(), decay);
         }
     }
 
@@ -166,13 +217,11 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{PolicyConfig, PolicyKind};
-    use crate::replica::{Health, Hostname, ReplicaSpec};
-    use crate::ring::RingConfig;
+    use crate::policy::PolicyConfig;
+    use crate::replica::{Health, Hostname, ReplicaId, ReplicaSpec};
 
     fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>, Arc<[Arc<Replica>]>) {
-        let config = PolicyConfig { kind: PolicyKind::Consistent, ring: RingConfig::default(), bound: Some(1.25) };
-        let (pool, reader, suspected) = pool(config.policy());
+        let (pool, reader, suspected) = pool(PolicyConfig::default().policy());
         let members: Arc<[_]> = (1..=n)
             .map(|id| {
                 let hostname = Hostname::new(&format!("S{id}")).unwrap();
@@ -182,11 +231,11 @@ mod tests {
                 Arc::new(replica)
             })
             .collect();
-        pool.publish(Arc::clone(&members), &members.iter().map(|member| member.id).collect::<Vec<_>>());
+        pool.publish(Arc::clone(&members), &Place::first(n));
         (pool, reader, suspected, members)
     }
 
-    const CX: PickCx<'static> = PickCx { key: 132_574, tried: &[] };
+    const CX: PickCx<'static> = PickCx { key: 132_574, tried: &[], random: 0, now: 0, limit: None };
 
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
@@ -222,7 +271,7 @@ mod tests {
         let (pool, mut reader, _suspected, members) = fixture(2);
         reader.changed().await;
         let epoch = reader.snapshot().epoch;
-        pool.publish(members.iter().take(1).cloned().collect(), &[members[0].id]);
+        pool.publish(members.iter().take(1).cloned().collect(), &Place::first(1));
         reader.changed().await;
         assert_eq!((reader.snapshot().epoch, reader.snapshot().members.len()), (epoch + 1, 1));
     }

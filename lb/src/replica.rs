@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
+
+use crate::ewma::PeakEwma;
 
 /// A replica's number on the ring, 1 or more; free again once its replica has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -113,6 +115,8 @@ impl Health {
 pub struct PoolLoad {
     in_flight: AtomicU32,
     ready: AtomicU32,
+    ready_weight: AtomicU64,
+    changes: AtomicU32,
 }
 
 impl PoolLoad {
@@ -126,6 +130,56 @@ impl PoolLoad {
     #[inline]
     pub fn ready(&self) -> u32 {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The sum of their weights.
+    #[inline]
+    pub fn ready_weight(&self) -> u64 {
+        self.ready_weight.load(Ordering::Relaxed)
+    }
+
+    /// Counts changes of health and weight, so that what was found out of all replicas need not be found out again.
+    #[inline]
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
+    }
+}
+
+/// How much of the requests a replica shall get, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// Twice the weight, twice the requests; 0 for no new ones.
+    pub weight: u16,
+    /// The highest that has ready replicas goes first.
+    pub priority: u16,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 1, priority: 0 }
+    }
+}
+
+/// Health and weight, which change together what the pool counts, in one cell.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    health: Health,
+    weight: u16,
+}
+
+impl Standing {
+    fn pack(self) -> u32 {
+        u32::from(self.weight) << 8 | self.health as u32
+    }
+
+    #[inline]
+    fn unpack(packed: u32) -> Self {
+        Self { health: Health::from_u8(packed as u8), weight: (packed >> 8) as u16 }
+    }
+
+    /// What the pool counts of it: is it ready, and the weight that is.
+    fn counts(self) -> (u32, u64) {
+        if self.health == Health::Ready { (1, u64::from(self.weight)) } else { (0, 0) }
     }
 }
 
@@ -143,11 +197,9 @@ pub struct Replica {
     pub hostname: Hostname,
     /// Where it listens.
     pub addr: SocketAddr,
-    /// Its weight among the others: twice the weight, twice the requests.
-    pub weight: NonZeroU16,
-    /// Its priority among the others: the highest goes first.
-    pub priority: u16,
-    health: AtomicU8,
+    standing: AtomicU32,
+    priority: AtomicU16,
+    latency: PeakEwma,
     /// Thousandths.
     ramp: AtomicU16,
     in_flight: AtomicU32,
@@ -165,9 +217,9 @@ impl Replica {
             generation: spec.generation,
             hostname: spec.hostname.clone(),
             addr,
-            weight: NonZeroU16::MIN,
-            priority: 0,
-            health: AtomicU8::new(Health::Unready as u8),
+            standing: AtomicU32::new(Standing { health: Health::Unready, weight: Share::default().weight }.pack()),
+            priority: AtomicU16::new(Share::default().priority),
+            latency: PeakEwma::default(),
             ramp: AtomicU16::new(FULL_RAMP),
             in_flight: AtomicU32::new(0),
             served: AtomicU64::new(0),
@@ -177,16 +229,37 @@ impl Replica {
         }
     }
 
-    /// The same with a weight and a priority of its own, instead of 1 and 0.
+    /// The same with a share of its own.
     #[must_use]
-    pub fn with_share(self, weight: NonZeroU16, priority: u16) -> Self {
-        Self { weight, priority, ..self }
+    pub fn with_share(self, share: Share) -> Self {
+        self.set_share(share);
+        self
+    }
+
+    #[inline]
+    fn standing(&self) -> Standing {
+        Standing::unpack(self.standing.load(Ordering::SeqCst))
+    }
+
+    /// Changes its standing to what `next` makes of it, and what the pool counts with it. Gives what it was before; `None`
+    /// if `next` would not change it.
+    fn change(&self, next: impl Fn(Standing) -> Option<Standing>) -> Option<Standing> {
+        let packed = |old: u32| next(Standing::unpack(old)).map(Standing::pack);
+        let before = Standing::unpack(self.standing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, packed).ok()?);
+        if let Some(after) = next(before) {
+            let ((was, had), (is, has)) = (before.counts(), after.counts());
+            // These wrap around, so that the order of two changes does not matter.
+            self.pool.ready.fetch_add(is.wrapping_sub(was), Ordering::Relaxed);
+            self.pool.ready_weight.fetch_add(has.wrapping_sub(had), Ordering::Relaxed);
+            self.pool.changes.fetch_add(1, Ordering::Release);
+        }
+        Some(before)
     }
 
     /// Its health as last set.
     #[inline]
     pub fn health(&self) -> Health {
-        Health::from_u8(self.health.load(Ordering::SeqCst))
+        self.standing().health
     }
 
     /// In rotation?
@@ -197,8 +270,8 @@ impl Replica {
 
     /// Sets its health; the supervisor's word.
     pub fn set_health(&self, health: Health) {
-        let before = Health::from_u8(self.health.swap(health as u8, Ordering::SeqCst));
-        self.count_transition(before, health);
+        // Said again with every good heartbeat; mostly that is no change.
+        self.change(|before| (before.health != health).then_some(Standing { health, ..before }));
         if health == Health::Draining && self.in_flight.load(Ordering::SeqCst) == 0 {
             self.idle.notify_waiters();
         }
@@ -207,24 +280,49 @@ impl Replica {
     /// Takes a ready replica out of rotation because live traffic could not reach it. True for the caller whose word it
     /// was, who should have it probed.
     pub fn suspect(&self) -> bool {
-        let (ready, unready) = (Health::Ready as u8, Health::Unready as u8);
-        let taken = self.health.compare_exchange(ready, unready, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if taken {
-            self.count_transition(Health::Ready, Health::Unready);
-        }
-        taken
+        let health = Health::Unready;
+        self.change(|before| (before.health == Health::Ready).then_some(Standing { health, ..before })).is_some()
     }
 
-    fn count_transition(&self, before: Health, after: Health) {
-        match (before == Health::Ready, after == Health::Ready) {
-            (false, true) => {
-                self.pool.ready.fetch_add(1, Ordering::Relaxed);
-            }
-            (true, false) => {
-                self.pool.ready.fetch_sub(1, Ordering::Relaxed);
-            }
-            _ => {}
-        }
+    /// Its weight among the others: twice the weight, twice the requests, and none for 0. A picker goes by what it was when
+    /// the picker was built.
+    #[inline]
+    pub fn weight(&self) -> u16 {
+        self.standing().weight
+    }
+
+    /// Its priority among the others: the highest goes first. A picker goes by what it was when the picker was built.
+    #[inline]
+    pub fn priority(&self) -> u16 {
+        self.priority.load(Ordering::Relaxed)
+    }
+
+    /// Weight and priority.
+    pub fn share(&self) -> Share {
+        Share { weight: self.weight(), priority: self.priority() }
+    }
+
+    /// Sets them; the supervisor's word, before it publishes the membership anew.
+    pub fn set_share(&self, share: Share) {
+        self.change(|before| (before.weight != share.weight).then_some(Standing { weight: share.weight, ..before }));
+        self.priority.store(share.priority, Ordering::Relaxed);
+    }
+
+    /// Its latency as a moving average that follows peaks at once, microseconds; `None` if it was never measured. `now` is
+    /// in milliseconds of the pool's clock.
+    #[inline]
+    pub fn latency(&self, now: u64, decay: Duration) -> Option<f32> {
+        self.latency.get(now, decay)
+    }
+
+    /// Takes in how long it took to answer.
+    pub(crate) fn measure(&self, latency: Duration, now: u64, decay: Duration) {
+        self.latency.observe(latency, now, decay);
+    }
+
+    /// Takes in for how long it has not answered: that can only make it look worse.
+    pub(crate) fn measure_failure(&self, latency: Duration, now: u64, decay: Duration) {
+        self.latency.observe_failure(latency, now, decay);
     }
 
     /// What a newcomer may hold as a part of what the others may, above 0 to 1; `None` for one that is no newcomer.
@@ -342,6 +440,22 @@ mod tests {
         replica.set_health(Health::Draining);
         assert!(!replica.suspect());
         assert_eq!((pool.ready(), replica.health()), (0, Health::Draining));
+    }
+
+    #[test]
+    fn the_pool_knows_the_weight_that_is_ready() {
+        let pool = Arc::new(PoolLoad::default());
+        let replica = replica(&pool).with_share(Share { weight: 3, priority: 7 });
+        assert_eq!((pool.ready_weight(), replica.share()), (0, Share { weight: 3, priority: 7 }));
+        replica.set_health(Health::Ready);
+        assert_eq!((pool.ready(), pool.ready_weight()), (1, 3));
+        let changes = pool.changes();
+        replica.set_share(Share { weight: 0, priority: 7 });
+        assert_eq!((pool.ready(), pool.ready_weight(), replica.is_ready()), (1, 0, true));
+        assert_ne!(pool.changes(), changes);
+        replica.set_share(Share { weight: 5, priority: 0 });
+        assert!(replica.suspect());
+        assert_eq!((pool.ready(), pool.ready_weight(), replica.weight()), (0, 0, 5));
     }
 
     #[tokio::test]

@@ -8,7 +8,9 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
 
-use lb::ring::{Probing, Ring, RingConfig};
+use lb::placement::Lookup;
+use lb::placement::hash::Probing;
+use lb::placement::ring::{Ring, RingConfig};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, lowest first.
 const FLOORS: &[&[&str]] = &[
-    &["ring", "http1", "metrics", "shutdown", "memory", "net"],
+    &["placement", "ewma", "http1", "metrics", "shutdown", "memory", "net"],
     &["replica"],
     &["policy", "watchdog"],
     &["pool"],

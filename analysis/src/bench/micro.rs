@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lb::placement::hash::RingHash;
+use lb::placement::ring::RingConfig;
+use lb::placement::{Place, REQUEST_IDS};
 use lb::policy::{PickCx, PolicyConfig, PolicyKind};
 use lb::pool::pool;
 use lb::replica::{Generation, Health, Hostname, PoolLoad, Replica, ReplicaId, ReplicaSpec};
-use lb::ring::{REQUEST_IDS, RingConfig, RingHash};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -32,7 +34,8 @@ const SEED: u64 = 17;
 
 /// How one pick or change is configured.
 fn config(kind: PolicyKind, hash: RingHash, bound: Option<f64>, members: u32) -> PolicyConfig {
-    PolicyConfig { kind, ring: RingConfig { slots: ring_slots(members), hash, ..RingConfig::default() }, bound }
+    let ring = RingConfig { slots: ring_slots(members), hash, ..RingConfig::default() };
+    PolicyConfig { kind, ring, bound, ..PolicyConfig::default() }
 }
 
 fn members(count: u32, load: &Arc<PoolLoad>) -> Result<Arc<[Arc<Replica>]>, String> {
@@ -56,13 +59,12 @@ fn timing(row: &str, case: String, members: u32, mut nanos: Vec<f64>) -> Result<
 /// The time of one pick, by policy, hash function and size of the fleet, with requests in flight.
 pub(crate) fn picks() -> Result<Vec<Timing>, String> {
     let mut timings = Vec::new();
-    for word in PolicyKind::WORDS {
-        let kind: PolicyKind = word.parse()?;
+    for kind in [PolicyKind::Consistent, PolicyKind::RoundRobin] {
         for (bound, what) in [(None, "bare"), (Some(BOUND), "bound 1.25")] {
             for hash in [RingHash::Assignment, RingHash::Xxh3] {
                 for count in GROWTH.map(u32::from) {
                     let nanos = pick(&config(kind, hash, bound, count), count)?;
-                    timings.push(timing(PICK, format!("{word} {what}, {hash}"), count, nanos)?);
+                    timings.push(timing(PICK, format!("{kind} {what}, {hash}"), count, nanos)?);
                 }
             }
         }
@@ -70,23 +72,25 @@ pub(crate) fn picks() -> Result<Vec<Timing>, String> {
     Ok(timings)
 }
 
+fn cx(key: u64) -> PickCx<'static> {
+    PickCx { key, ..PickCx::default() }
+}
+
 fn pick(config: &PolicyConfig, count: u32) -> Result<Vec<f64>, String> {
     let (pool, reader, _suspected) = pool(config.policy());
     let members = members(count, &pool.load())?;
-    let ids: Vec<ReplicaId> = members.iter().map(|member| member.id).collect();
-    pool.publish(Arc::clone(&members), &ids);
+    pool.publish(Arc::clone(&members), &Place::first(count));
     let picker = pool.policy().build(members);
     let mut rng = StdRng::seed_from_u64(SEED);
     let keys: Vec<u64> = (0..KEYS).map(|_| rng.random_range(REQUEST_IDS)).collect();
-    let leases: Vec<_> =
-        keys.iter().take(IN_FLIGHT).filter_map(|key| reader.acquire(&PickCx { key: *key, tried: &[] })).collect();
+    let leases: Vec<_> = keys.iter().take(IN_FLIGHT).filter_map(|key| reader.acquire(&cx(*key))).collect();
     if leases.len() != IN_FLIGHT {
         return Err("not all requests found a replica".into());
     }
     let batch = || {
         let began = Instant::now();
         for key in keys.iter().cycle().take(PICKS as usize) {
-            black_box(picker.pick(&PickCx { key: black_box(*key), tried: &[] }));
+            black_box(picker.pick(&cx(black_box(*key))));
         }
         began.elapsed().as_secs_f64() * 1e9 / f64::from(PICKS)
     };
@@ -102,7 +106,7 @@ pub(crate) fn rebuilds() -> Result<Vec<Timing>, String> {
         for count in FLEETS {
             let config = config(PolicyKind::Consistent, hash, Some(BOUND), count);
             let all = members(count, &Arc::default())?;
-            let ids: Vec<ReplicaId> = all.iter().map(|member| member.id).collect();
+            let ids = Place::first(count);
             let whole = changes(|| {
                 let policy = config.policy();
                 policy.place(&ids);

@@ -19,7 +19,7 @@ mod wrk;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lb::ring::{MAX_SLOTS, RingConfig};
+use lb::placement::ring::{MAX_SLOTS, RingConfig};
 
 use tokio::process::Command;
 

@@ -8,29 +8,23 @@
 //!
 //! `hostnames` may be shorter than `n`, empty or missing. Errors are described in the README; they change nothing.
 
-use std::time::Duration;
-
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::LengthLimitError;
 use serde_json::Value;
 
+use super::body;
+use super::body::shown;
 use super::error::ApiError;
 use crate::replica::Hostname;
 use crate::supervisor::{Listing, Order, SupervisorHandle};
 
 /// Paths of the public listener that are the balancer's own.
 pub const PATHS: &[&str] = &["/rep", "/add", "/rm"];
-
-/// For the whole body to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest body that is taken.
-const BODY_LIMIT: usize = 64 * 1024;
 
 #[derive(Clone)]
 struct Fleet {
@@ -87,16 +81,7 @@ struct Change {
 
 impl Change {
     async fn read(body: Body, capacity: usize) -> Result<Self, ApiError> {
-        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
-        let bytes = read.map_err(|_| ApiError::Stalled)?.map_err(|error| {
-            let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
-            if too_long {
-                ApiError::TooLarge(BODY_LIMIT)
-            } else {
-                ApiError::Bad(format!("the body broke off: {error}"))
-            }
-        })?;
-        Self::parse(&bytes, capacity).map_err(ApiError::Bad)
+        Self::parse(&body::read(body).await?, capacity).map_err(ApiError::Bad)
     }
 
     fn parse(bytes: &[u8], capacity: usize) -> Result<Self, String> {
@@ -130,16 +115,6 @@ impl Change {
             hostname.ok_or_else(|| format!("{} is no host name; expected {}", shown(name), Hostname::ALLOWED))
         };
         Ok(Self { n, hostnames: names.iter().map(hostname).collect::<Result<_, _>>()? })
-    }
-}
-
-/// A value as the client wrote it, cut to what fits in a message.
-fn shown(value: &Value) -> String {
-    const LONGEST: usize = 100;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
 }
 

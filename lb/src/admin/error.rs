@@ -1,4 +1,4 @@
-//! Errors of the public endpoints: `{"message":"<Error> …","status":"failure"}`.
+//! Errors of the endpoints: `{"message":"<Error> …","status":"failure"}`.
 
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -11,6 +11,10 @@ use crate::supervisor::Refusal;
 pub(super) enum ApiError {
     /// The request says something that can't be done.
     Bad(String),
+    /// What it names is not there.
+    NotFound(String),
+    /// It should have been possible.
+    Failed(String),
     /// Its body is too long.
     TooLarge(usize),
     /// Its body did not come.
@@ -25,6 +29,8 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -36,7 +42,7 @@ impl ApiError {
 
     fn message(&self) -> String {
         match self {
-            Self::Bad(message) => message.clone(),
+            Self::Bad(message) | Self::NotFound(message) | Self::Failed(message) => message.clone(),
             Self::TooLarge(limit) => format!("the body is over {limit} bytes, the most that is taken"),
             Self::Stalled => "the request's body did not arrive in time".into(),
             Self::Method(allowed) => format!("this path allows {allowed} only"),

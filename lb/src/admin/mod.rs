@@ -4,10 +4,18 @@
 //! |---|---|---|
 //! | `GET /rep`, `POST /add`, `DELETE /rm`, `POST /rm` | public listener | [`assignment`] |
 //! | `GET /healthz`, `/readyz`, `/metrics` | admin listener | [`api`] |
-//! | `GET /api/v1/replicas`, `/api/v1/ring`, `/api/v1/relays` | admin listener | [`api`] |
+//! | `GET /api/v1/replicas`, `PATCH /api/v1/replicas/{hostname}` | admin listener | `replicas` |
+//! | `GET /api/v1/ring` | admin listener | [`ring`] |
+//! | `GET /api/v1/explain` | admin listener | [`explain`] |
+//! | `GET /api/v1/relays` | admin listener | [`relays`] |
 
 pub mod api;
 pub mod assignment;
+mod body;
 mod error;
+pub mod explain;
 mod page;
+mod query;
 pub mod relays;
+mod replicas;
+pub mod ring;

@@ -110,8 +110,8 @@ impl From<&ReplicaStatus> for RelayReplica {
             in_flight: replica.in_flight(),
             served: replica.served(),
             failed: replica.failed(),
-            weight: replica.weight.get(),
-            priority: replica.priority,
+            weight: replica.weight(),
+            priority: replica.priority(),
             registered_at: humantime::format_rfc3339_millis(*registered_at).to_string(),
             generation: replica.generation.0,
         }

@@ -7,7 +7,6 @@ use tokio::net::TcpListener;
 use crate::config::L4Config;
 use crate::control;
 use crate::metrics::ControlMetrics;
-use crate::policy::PolicyKind;
 use crate::registry::{self, RegistryConfig, RegistryHandle};
 use crate::relay::worker::{self, Common};
 use crate::relay::{PortKey, Protocol, RelayConfig, Seat, Workers};
@@ -31,7 +30,7 @@ pub(super) struct RelaySeat {
 impl RelaySeat {
     /// Serves ports until the balancer stops and connections are done or late.
     pub(super) async fn serve(self, shutdown: Shutdown) {
-        worker::serve(self.seat, self.config, self.common, shutdown).await;
+        worker::serve(self.seat, self.config, self.common, rand::random(), shutdown).await;
     }
 }
 
@@ -53,7 +52,7 @@ pub(super) fn start(
         max_connections: l4.max_connections.unwrap_or_else(|| i64::try_from(files / 8).unwrap_or(i64::MAX).max(1)),
         max_flows: l4.max_flows.unwrap_or_else(|| usize::try_from(files / 4).unwrap_or(usize::MAX).max(1)),
         proxy_protocol: l4.proxy_protocol,
-        hashes: l4.policy.kind == PolicyKind::Consistent,
+        hashes: l4.policy.kind.is_hashing(),
     });
     let (workers, seats) = Workers::new(l4.address, ports.workers, config.idle_timeout);
     let tcp = |port: &u16| PortKey { protocol: Protocol::Tcp, port: *port };

@@ -24,7 +24,7 @@ use crate::net::bind;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
 use crate::proxy::worker::{self, Common, WorkerConfig};
-use crate::replica::Hostname;
+use crate::replica::{Hostname, Share};
 use crate::runtime::Runtime;
 use crate::runtime::docker::{Docker, DockerOptions};
 use crate::runtime::fixed::Fixed;
@@ -179,7 +179,16 @@ impl App {
             _ => (None, Vec::new()),
         };
         if let Some(listener) = admin {
-            serve_admin(listener, Api::new(supervisor.clone(), policy, registry, registrations));
+            let api = Api {
+                supervisor: supervisor.clone(),
+                policy,
+                config: config.policy,
+                hash_key: config.proxy.hash_key.clone(),
+                pool: reader.clone(),
+                metrics: registry,
+                relays: registrations,
+            };
+            serve_admin(listener, api);
         }
         let own = OwnRoutes {
             paths: assignment::PATHS,
@@ -290,9 +299,9 @@ fn max_connections(replicas: usize) -> i64 {
     i64::try_from((files - reserved.min(files / 2)) / 2).unwrap_or(i64::MAX).max(1)
 }
 
-async fn resolve(members: &[(Hostname, String)]) -> Result<Vec<(Hostname, SocketAddr)>, AppError> {
+async fn resolve(members: &[(Hostname, String, Share)]) -> Result<Vec<(Hostname, SocketAddr)>, AppError> {
     let mut resolved = Vec::with_capacity(members.len());
-    for (name, addr) in members {
+    for (name, addr, _) in members {
         let found = match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(addr)).await {
             Ok(found) => found.and_then(|mut found| found.next().ok_or_else(|| io::Error::other("it has none"))),
             Err(_) => Err(io::Error::other("no answer")),

@@ -1,9 +1,12 @@
-//! The command line: `lb serve` (also plain `lb`), `check`, `ring`, `relays`, `health`.
+//! The command line: `lb serve` (also plain `lb`), `check`, `ring`, `explain`, `set`, `relays`, `health`.
 //!
 //! Exit status: 0 done; 1 failed (start, health check); 64 bad configuration (`EX_USAGE`).
 
+mod ask;
+mod explain;
 mod relays;
 mod ring;
+mod set;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -31,6 +34,8 @@ const EXAMPLES: &str = "Examples:
   lb --runtime static --members 10.0.0.1:80,b=10.0.0.2:80
   lb check --config ringkeeper.toml                 is this configuration good?
   lb ring --replicas 5 --hash xxh3                  how would five replicas share the ring?
+  lb explain 132574                                 where does this request go, and why?
+  lb set S2 --weight 3                              three times the requests for S2; 0 for none
   lb --control-listen 0.0.0.0:9988                  let servers register TCP and UDP ports
   lb relays                                         which ports are relayed, and to whom?
 
@@ -46,9 +51,11 @@ fn command() -> Command {
         .subcommand(Command::new("check").about("Check the configuration and show what is in force"))
         .subcommand(
             Command::new("ring")
-                .about("Show who owns what on a ring of 1 to --replicas, and the exact shares")
+                .about("Show who would own what with --replicas, the exact shares, and what a change would move")
                 .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("as JSON")),
         )
+        .subcommand(explain::command())
+        .subcommand(set::command())
         .subcommand(
             Command::new("relays")
                 .about("Show which TCP and UDP ports a running balancer on this host relays")
@@ -102,7 +109,7 @@ pub(crate) fn run() -> ExitCode {
         .collect();
     let program = std::env::current_exe().ok();
     let config = Config::new(layers, program.as_deref()).and_then(|config| match name {
-        "ring" | "health" | "relays" => Ok(config),
+        "ring" | "explain" | "set" | "health" | "relays" => Ok(config),
         _ => config.check_files().map(|()| config),
     });
     match (name, config) {
@@ -111,6 +118,8 @@ pub(crate) fn run() -> ExitCode {
             check(&shown);
             ExitCode::SUCCESS
         }
+        ("explain", Ok(config)) => explain::show(&config, matches),
+        ("set", Ok(config)) => set::run(&config, matches),
         ("relays", Ok(config)) => relays::show(&config, matches.get_flag("json")),
         ("health", Ok(config)) => health(&config),
         (_, Ok(config)) => serve(config),

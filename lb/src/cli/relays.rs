@@ -1,29 +1,20 @@
 //! `lb relays`: asks a running balancer on this host which ports it relays.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use lb::admin::relays::{RelayItem, RelayReplica};
 use lb::config::Config;
 
-/// For a connection, and for each piece of the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes of an answer at most.
-const ANSWER: u64 = 64 * 1024 * 1024;
+use super::ask::ask;
 
 /// Prints all ports and their replicas: as a table for people, as JSON like `/api/v1/relays`.
 #[allow(clippy::print_stdout)]
 pub(super) fn show(config: &Config, json: bool) -> ExitCode {
-    let Some(addr) = config.admin_listen.map(super::reachable) else {
-        return super::failure(&"the balancer is asked at its admin listener: admin_listen is off");
-    };
-    let answer = match ask(addr) {
+    let answer = match ask(config, "GET", "/api/v1/relays", "") {
         Ok(answer) => answer,
-        Err(error) => return super::failure(&format_args!("no balancer's admin listener at {addr}: {error}")),
+        Err(error) => return super::failure(&error),
     };
     if json {
         println!("{answer}");
@@ -31,7 +22,7 @@ pub(super) fn show(config: &Config, json: bool) -> ExitCode {
     }
     let relays: Vec<RelayItem> = match serde_json::from_str(&answer) {
         Ok(relays) => relays,
-        Err(error) => return super::failure(&format_args!("{addr} answers something else than relays: {error}")),
+        Err(error) => return super::failure(&format_args!("the balancer answers something else than relays: {error}")),
     };
     if relays.is_empty() {
         println!("No port is relayed: no server is registered (control channel: --control-listen).");
@@ -39,22 +30,6 @@ pub(super) fn show(config: &Config, json: bool) -> ExitCode {
         println!("{}", table(&relays));
     }
     ExitCode::SUCCESS
-}
-
-fn ask(addr: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    // With HTTP/1.0 the answer comes whole, and ends with the connection.
-    write!(stream, "GET /api/v1/relays HTTP/1.0\r\nHost: {addr}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(ANSWER).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("the answer is no HTTP"))?;
-    let status = head.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        return Err(io::Error::other(format!("it says: {status}")));
-    }
-    Ok(body.to_owned())
 }
 
 const HEADER: [&str; 9] = ["RELAY", "STATE", "REPLICA", "RING", "STATE", "WEIGHT", "IN FLIGHT", "SERVED", "FAILED"];

@@ -5,20 +5,36 @@ use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use lb::admin::api::RingView;
+use lb::admin::ring::RingView;
 use lb::config::Config;
-use lb::ring::{Ring, RingConfig};
+use lb::placement::Place;
+use lb::placement::ring::RingConfig;
+use lb::policy::{self, Layout, PolicyConfig, PolicyKind};
 
-/// Prints the ring of replicas 1 to N: as a table for people, as JSON like `/api/v1/ring`.
+/// More slots than these are counted, not named.
+const NAMED: usize = 40;
+
+/// Prints what replicas 1 to N would own: as a table for people, as JSON like `/api/v1/ring`.
 #[allow(clippy::print_stdout)]
 pub(super) fn show(config: &Config, json: bool) -> ExitCode {
     let replicas = config.fleet.replicas as u32;
-    let ring = match Ring::with_replicas(config.policy.ring, replicas) {
-        Ok(ring) => ring,
-        Err(error) => return super::failure(&error),
+    let policy = match config.policy.kind {
+        kind if kind.is_hashing() => config.policy,
+        _ => PolicyConfig { kind: PolicyKind::Consistent, ..config.policy },
+    };
+    let fits = policy.capacity();
+    if replicas as usize > fits {
+        return super::failure(&format_args!(
+            "replicas is {replicas}; the policy {} has places for {fits}",
+            policy.kind
+        ));
+    }
+    let places = Place::first(replicas);
+    let Some(layout) = policy::layout(&policy, &places) else {
+        return super::failure(&format_args!("the policy {} has no ring", policy.kind));
     };
     let names: BTreeMap<u32, String> = (1..=replicas).map(|id| (id, format!("S{id}"))).collect();
-    let view = RingView::new(&ring, &names);
+    let view = RingView::new(&layout, &places, &names, fits);
     if json {
         return match serde_json::to_string(&view) {
             Ok(text) => {
@@ -28,31 +44,57 @@ pub(super) fn show(config: &Config, json: bool) -> ExitCode {
             Err(error) => super::failure(&error),
         };
     }
-    let RingConfig { slots, vnodes, hash, probing } = config.policy.ring;
-    println!(
-        "{slots} slots, {vnodes} virtual nodes per replica, hash {hash}, {probing} probing; \
-         request IDs reach {} slots\n",
-        ring.reachable_slots()
-    );
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["RING", "HOSTNAME", "SHARE", "SLOTS"]);
-    for (id, name) in &names {
-        let held: Vec<String> =
-            view.occupied.iter().filter(|(_, holder)| holder == id).map(|(slot, _)| slot.to_string()).collect();
-        let share = view.shares.get(name).copied().unwrap_or_default();
-        table.add_row([id.to_string(), name.clone(), format!("{:.2} %", share * 100.0), held.join(" ")]);
+    println!("{}\n\n{}", heading(&policy, &view), table(&layout, &names, &view));
+    if replicas > 0 {
+        let bound = if config.policy.bound.is_some() { " (without bounded loads, which even this out)" } else { "" };
+        println!("\nmax/mean {:.2}{bound}", view.max_mean);
     }
-    for right in [0, 2] {
+    match view.moves.add {
+        Some(moved) => println!("one more replica would move {:.2} % of the keys", moved * 100.0),
+        None => println!("there is no room for one more replica"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn heading(policy: &PolicyConfig, view: &RingView) -> String {
+    let RingConfig { slots, vnodes, hash, probing } = policy.ring;
+    let reached = view.reachable_slots;
+    match policy.kind {
+        PolicyKind::Consistent => format!(
+            "{slots} slots, {vnodes} virtual nodes per replica, hash {hash}, {probing} probing; \
+             request IDs reach {reached} slots"
+        ),
+        kind => format!("{kind}, {} slots; request IDs reach {reached} slots", view.slots),
+    }
+}
+
+fn table(layout: &Layout, names: &BTreeMap<u32, String>, view: &RingView) -> Table {
+    let mut held: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    match layout {
+        Layout::Ring(ring) => ring.occupied().for_each(|(slot, id)| held.entry(id).or_default().push(slot)),
+        _ => {
+            let ownership = layout.ownership();
+            (0..).zip(ownership.by_slot()).for_each(|(slot, id)| held.entry(*id).or_default().push(slot));
+        }
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["RING", "HOSTNAME", "SHARE", "MOVES IF REMOVED", "SLOTS"]);
+    for (id, name) in names {
+        let slots = held.get(id).map(Vec::as_slice).unwrap_or_default();
+        let slots = match slots.len() {
+            count if count > NAMED => format!("{count} slots"),
+            _ => slots.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+        };
+        let percent =
+            |parts: &BTreeMap<String, f64>| format!("{:.2} %", parts.get(name).copied().unwrap_or_default() * 100.0);
+        table.add_row([id.to_string(), name.clone(), percent(&view.shares), percent(&view.moves.remove), slots]);
+    }
+    for right in [0, 2, 3] {
         if let Some(column) = table.column_mut(right) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     // The terminal's width is not asked for: lines of slots are only broken where they are very long.
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(120);
-    println!("{table}");
-    let largest = view.shares.values().copied().fold(0.0, f64::max);
-    if replicas > 0 {
-        println!("\nmax/mean {:.2} (bare ring; bounded loads even this out)", largest * f64::from(replicas));
-    }
-    ExitCode::SUCCESS
+    table
 }

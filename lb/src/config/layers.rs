@@ -111,6 +111,11 @@ impl Layers {
         self.values.get(key).map(|(value, origin)| (value.as_str(), origin))
     }
 
+    /// Did somebody give it, other than by default?
+    pub fn is_given(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|(_, origin)| *origin != Origin::Default)
+    }
+
     /// The value as `parse` understands it. If it doesn't, its error says what is allowed, and that becomes a problem.
     pub fn parse<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let (value, _) = self.values.get(key)?;

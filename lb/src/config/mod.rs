@@ -6,6 +6,7 @@ mod layers;
 mod relays;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -18,11 +19,13 @@ pub use relays::L4Config;
 pub use settings::{SETTINGS, Setting};
 
 use crate::http1::{HeadLimits, MAX_FIELDS};
-use crate::policy::{PolicyConfig, PolicyKind};
+use crate::placement::hash::{Probing, RingHash};
+use crate::placement::maglev;
+use crate::placement::ring::{MAX_SLOTS, RingConfig};
+use crate::policy::{PolicyConfig, PolicyKind, Spill};
 use crate::probe::HeartbeatConfig;
 use crate::proxy::{HashKey, NotFound, Percent, ProxyConfig, RetryBudget, TrustedProxies};
-use crate::replica::Hostname;
-use crate::ring::{MAX_SLOTS, Probing, RingConfig, RingHash};
+use crate::replica::{Hostname, Share};
 use crate::runtime::process::ServerCommand;
 use crate::supervisor::{Backoff, FleetConfig};
 
@@ -66,7 +69,7 @@ pub enum RuntimeConfig {
     /// Containers.
     Docker(DockerConfig),
     /// Members that somebody else runs: name, host and port.
-    Static(Vec<(Hostname, String)>),
+    Static(Vec<(Hostname, String, Share)>),
 }
 
 /// Settings of the docker runtime.
@@ -142,19 +145,30 @@ fn or_off<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str)
     }
 }
 
-fn member_list(text: &str) -> Result<Vec<(Hostname, String)>, String> {
-    const ALLOWED: &str = "host:port or name=host:port, separated by commas, each name once";
+fn member_list(text: &str) -> Result<Vec<(Hostname, String, Share)>, String> {
+    const ALLOWED: &str = "host:port or name=host:port, separated by commas, each name once; \
+                           ;weight=N and ;priority=N (0 to 65535) may follow";
     let wrong = |what: &str| format!("{ALLOWED}; '{what}' is not");
-    let mut members = Vec::new();
+    let mut members: Vec<(Hostname, String, Share)> = Vec::new();
     for (number, item) in (1..).zip(text.split(',').map(str::trim)) {
         let generated = format!("S{number}");
-        let (name, addr) = item.split_once('=').unwrap_or((&generated, item));
+        let mut parts = item.split(';').map(str::trim);
+        let place = parts.next().unwrap_or_default();
+        let (name, addr) = place.split_once('=').unwrap_or((&generated, place));
         let name = Hostname::new(name).ok_or_else(|| wrong(item))?;
         let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong(item))?;
-        if host.is_empty() || port.parse::<u16>().is_err() || members.iter().any(|(other, _)| *other == name) {
+        if host.is_empty() || port.parse::<u16>().is_err() || members.iter().any(|(other, ..)| *other == name) {
             return Err(wrong(item));
         }
-        members.push((name, addr.to_owned()));
+        let mut share = Share::default();
+        for part in parts {
+            match part.split_once('=').map(|(key, value)| (key.trim(), value.trim().parse())) {
+                Some(("weight", Ok(weight))) => share.weight = weight,
+                Some(("priority", Ok(priority))) => share.priority = priority,
+                _ => return Err(wrong(item)),
+            }
+        }
+        members.push((name, addr.to_owned(), share));
     }
     Ok(members)
 }
@@ -209,7 +223,14 @@ impl Config {
         let fleet = FleetConfig {
             replicas,
             max_replicas,
-            ring: policy.ring,
+            places: policy.capacity(),
+            ring: (policy.kind == PolicyKind::Consistent).then_some(policy.ring),
+            shares: match &runtime {
+                RuntimeConfig::Static(members) => {
+                    members.iter().map(|(name, _, share)| (name.clone(), *share)).collect()
+                }
+                _ => BTreeMap::new(),
+            },
             heals: !matches!(runtime, RuntimeConfig::Static(_)),
             heartbeat: heartbeat?,
             drain_timeout: drain_timeout?,
@@ -219,19 +240,27 @@ impl Config {
             relist: RELIST,
             backoff: Backoff::default(),
         };
-        if !fleet.slow_start.is_zero() && policy.kind != PolicyKind::Consistent {
+        if !fleet.slow_start.is_zero() && !policy.kind.is_hashing() {
             l.refuse("slow_start", &format!("it raises a newcomer's bound, and the policy {} has none", policy.kind));
         } else if !fleet.slow_start.is_zero() && policy.bound.is_none() {
             l.refuse("slow_start", "it raises a newcomer's bound, so it needs bounded loads: bound is off");
         }
-        let RingConfig { slots, vnodes, .. } = policy.ring;
-        let fits = policy.ring.capacity();
+        let fits = policy.capacity();
         let (key, wanted) = match &runtime {
             RuntimeConfig::Static(members) => ("members", members.len()),
             _ => ("replicas", replicas),
         };
         if wanted > fits {
-            l.refuse(key, &format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)"));
+            let RingConfig { slots, vnodes, .. } = policy.ring;
+            l.refuse(
+                key,
+                &match policy.kind {
+                    PolicyKind::Consistent => {
+                        format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)")
+                    }
+                    kind => format!("the policy {kind} has places for {fits} at most"),
+                },
+            );
         } else if let Some(max) = max_replicas.filter(|max| wanted > *max) {
             l.refuse(key, &format!("max_replicas is {max}"));
         }
@@ -269,10 +298,34 @@ fn policy(l: &mut Layers) -> Option<PolicyConfig> {
         factor.ok_or_else(|| "a factor above 1, to 1000".into())
     };
     let bound = l.parse("bound", or_off(factor));
+    let table_slots = l.parse("table_slots", number(maglev::MIN_SLOTS..=maglev::MAX_SLOTS));
+    let spill_share = l.parse("spill_share", |text| {
+        let share = str::parse::<Percent>(text).ok().filter(|Percent(share)| *share > 0.0 && *share <= 1.0);
+        share.ok_or_else(|| "a share above 0% and up to 100%, such as 50%".to_owned())
+    });
+    let spill_in_flight = l.parse("spill_in_flight", or_off(number(1..=u32::MAX)));
+    let decay = l.parse("ewma_decay", time);
+    if let (Some(PolicyKind::Maglev), Some(slots)) = (kind, table_slots)
+        && !maglev::is_prime(slots)
+    {
+        l.refuse("table_slots", "maglev needs a prime number of slots, such as 65537 or 1000003");
+    }
+    for (key, owner) in [
+        ("spill_share", PolicyKind::Priority),
+        ("spill_in_flight", PolicyKind::Priority),
+        ("ewma_decay", PolicyKind::PeakEwma),
+    ] {
+        if kind.is_some_and(|kind| kind != owner) && l.is_given(key) {
+            l.refuse(key, &format!("it belongs to the policy {owner}, and policy is {}", kind.unwrap_or(owner)));
+        }
+    }
     Some(PolicyConfig {
         kind: kind?,
         ring: RingConfig { slots: slots?, vnodes: vnodes?, hash: hash?, probing: probing? },
+        table_slots: table_slots?,
         bound: bound?,
+        spill: Spill { share: spill_share?.0, in_flight: spill_in_flight? },
+        decay: decay?,
     })
 }
 

@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use super::{Layers, number, or_off, time};
 use crate::control::ControlConfig;
 use crate::control::message::Dialect;
+use crate::placement::hash::{Probing, RingHash};
+use crate::placement::ring::RingConfig;
 use crate::policy::{PolicyConfig, PolicyKind};
-use crate::ring::{Probing, RingConfig, RingHash};
 
 /// The ring of a port whose clients are placed by their addresses: an even one, for up to 1024 replicas.
 const RING: RingConfig = RingConfig { slots: 65_536, vnodes: 64, hash: RingHash::Xxh3, probing: Probing::Linear };
@@ -128,7 +129,7 @@ pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>) -> Option<L4Confi
         max_registrations: max_registrations?,
         address: address.unwrap_or(listen?.ip()),
         // Bounded loads would part a client's connections.
-        policy: PolicyConfig { kind: kind?, ring: RING, bound: None },
+        policy: PolicyConfig { kind: kind?, ring: RING, bound: None, ..PolicyConfig::default() },
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
         flow_idle: flow_idle?,

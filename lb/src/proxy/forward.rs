@@ -23,6 +23,7 @@ use crate::policy::PickCx;
 use crate::pool::Lease;
 use crate::replica::{Generation, Health};
 use crate::watchdog::{Alarm, Watch};
+use rand::Rng;
 
 /// Why nobody waits for a replica any longer.
 const LOST: &str = "it does not answer any more";
@@ -107,7 +108,9 @@ impl Worker {
         let mut free_retry = true;
         let mut last = ProxyError::NoReplica;
         loop {
-            let lease = match self.pool.acquire(&PickCx { key, tried: &tried }) {
+            let random = self.random(|rng| rng.next_u64());
+            let cx = PickCx { key, tried: &tried, random, now: self.pool.now(), limit: None };
+            let lease = match self.pool.acquire(&cx) {
                 Some(lease) => lease,
                 // Nobody else is left, but a replica closed an idle connection under the request: a new one may do.
                 None if std::mem::take(&mut stale) => {
@@ -212,6 +215,9 @@ impl Worker {
         let way = Way { flow, watch: &client.watch, deadlines: &exchange.deadlines, buffers: &self.buffers };
         let on_status = |status: u16| {
             lease.served();
+            if let Some(at) = flow.uploaded_at.get() {
+                self.pool.measure(lease.replica(), || at.elapsed());
+            }
             if status != 404 || !self.hides_not_found() {
                 self.metrics.response(status);
                 self.metrics.duration.observe(exchange.began.elapsed().as_secs_f64());
@@ -242,6 +248,9 @@ impl Worker {
                     Poll::Ready(end) => return Poll::Ready(End::Upload(end)),
                     Poll::Pending => {}
                 }
+            }
+            if !uploaded && flow.uploaded.get() && self.pool.measures() {
+                flow.uploaded_at.set(Some(Instant::now()));
             }
             if !uploaded && let Poll::Ready(answer) = down.as_mut().poll(cx) {
                 return Poll::Ready(End::Answer(answer));
@@ -276,6 +285,9 @@ impl Worker {
         };
         let failed = |progress, error, is_final| {
             lease.failed();
+            if let Some(at) = flow.uploaded_at.get() {
+                self.pool.measure_failure(lease.replica(), || at.elapsed());
+            }
             Verdict::Tried(Tried::Failed(Failure { is_final, ..Failure::new(progress, error) }))
         };
         let over = |after| Verdict::Tried(Tried::Over(after));

@@ -60,6 +60,16 @@ impl HashKey {
     }
 }
 
+impl HashKey {
+    /// TEMPORARY
+    pub fn key_of(&self, text: &str, _source: Option<&Self>) -> Result<(Self, u64), String> {
+        match self {
+            Self::Random => text.parse().map(|key| (Self::Random, key)).map_err(|_| "key: a whole number".to_owned()),
+            other => Ok((other.clone(), xxh3_64(text.as_bytes()))),
+        }
+    }
+}
+
 fn values<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }

@@ -19,7 +19,7 @@ use crate::http1::request::{self, RequestHead};
 use crate::http1::{Framing, Refusal, field_slots};
 use crate::net::buffers::{Buffer, SMALL};
 use crate::net::stream::Stream;
-use crate::ring::REQUEST_IDS;
+use crate::placement::REQUEST_IDS;
 use crate::watchdog::{Watch, ticks};
 
 /// How long a connection that is being closed is listened to. Closed with something unread it would be reset, and the last

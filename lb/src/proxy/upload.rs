@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::io::IoSlice;
+use std::time::Instant;
 
 use crate::http1::chunked::{CRLF, Decoder, SizeLine};
 use crate::http1::{Framing, Refusal};
@@ -22,6 +23,8 @@ pub(super) struct Flow {
     pub(super) sent: Cell<bool>,
     /// All of it has.
     pub(super) uploaded: Cell<bool>,
+    /// When that was; only known if replicas are measured.
+    pub(super) uploaded_at: Cell<Option<Instant>>,
     /// Something of a response has come.
     pub(super) answered: Cell<bool>,
     /// Something of a response may have gone to the client.

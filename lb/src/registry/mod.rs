@@ -23,7 +23,7 @@ pub use task::start;
 
 use crate::policy::PolicyConfig;
 use crate::relay::{Port, PortKey, Protocol};
-use crate::replica::Replica;
+use crate::replica::{Replica, Share};
 
 /// Commands that may wait for the registry's task.
 const COMMANDS: usize = 256;
@@ -68,6 +68,11 @@ impl Registration {
     /// The port that clients use.
     pub fn key(&self) -> PortKey {
         PortKey { protocol: self.protocol, port: self.relay_port }
+    }
+
+    /// Weight and priority.
+    pub fn share(&self) -> Share {
+        Share { weight: self.weight.get(), priority: self.priority }
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Affinity, Peer, PeerId, Refusal, Registration, RegistryConfig};
-use crate::policy::PolicyKind;
 use crate::relay::{PortKey, Protocol};
 use crate::replica::{Generation, ReplicaId};
 
@@ -89,8 +88,8 @@ impl Table {
                 "its traffic would come back to the balancer's own ports; on one host these must differ from the servers'",
             );
         }
-        let fits = config.policy.ring.capacity();
-        if config.policy.kind == PolicyKind::Consistent && members.len() >= fits {
+        let fits = config.policy.capacity();
+        if members.len() >= fits {
             return Err(Refusal::Full(key, fits));
         }
         let used = members.iter().find_map(|member| member.registration.affinity);
@@ -195,8 +194,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::PolicyConfig;
-    use crate::ring::RingConfig;
+    use crate::policy::{PolicyConfig, PolicyKind};
     use std::num::NonZeroU16;
     use std::time::Duration;
 
@@ -206,7 +204,7 @@ mod tests {
             allowed: vec![1024..=2000, 5000..=60_000],
             reserved: vec![PortKey { protocol: Protocol::Tcp, port: 5000 }],
             max_registrations: 3,
-            policy: PolicyConfig { kind: PolicyKind::RoundRobin, ring: RingConfig::default(), bound: None },
+            policy: PolicyConfig { kind: PolicyKind::RoundRobin, ..PolicyConfig::default() },
             drain_timeout: Duration::from_secs(1),
         }
     }

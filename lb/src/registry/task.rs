@@ -16,6 +16,7 @@ use super::{
     COMMANDS, Command, Leaving, Peer, PortStatus, Refusal, Registration, RegistryConfig, RegistryHandle, ReplicaStatus,
     Status, log,
 };
+use crate::placement::Place;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::relay::{OpenPort, Port, PortKey, Protocol, Workers};
 use crate::replica::{Generation, Health, Hostname, Replica, ReplicaId, ReplicaSpec};
@@ -150,8 +151,7 @@ impl Registry {
         let member = self.table.join(peer, registration).clone();
         let Some(open) = self.ports.get(&key) else { return Err(Refusal::Stopping) };
         let spec = ReplicaSpec { id: member.id, generation: member.generation, hostname: hostname(member.id) };
-        let replica =
-            Replica::new(&spec, member.addr, open.pool.load()).with_share(registration.weight, registration.priority);
+        let replica = Replica::new(&spec, member.addr, open.pool.load()).with_share(registration.share());
         replica.set_health(Health::Ready);
         let port = Arc::clone(&open.open.port);
         log::registered(key, &member, opens, self.table.members(key).len());
@@ -184,9 +184,10 @@ impl Registry {
         let Some(open) = self.ports.get(&key) else { return };
         open.open.port.set_by_flow(self.table.by_flow(key));
         let members = self.table.members(key);
-        let ids: Vec<ReplicaId> = members.iter().map(|member| member.id).collect();
+        let place = |member: &Member| Place { id: member.id.0, weight: member.registration.weight.get() };
+        let places: Vec<Place> = members.iter().map(place).collect();
         let replicas = members.iter().filter_map(|member| self.known.get(&member.generation));
-        open.pool.publish(replicas.map(|known| Arc::clone(&known.replica)).collect(), &ids);
+        open.pool.publish(replicas.map(|known| Arc::clone(&known.replica)).collect(), &places);
     }
 
     /// Takes a member that has left the table out of its port, and lets its connections end.

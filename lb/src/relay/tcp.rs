@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{future, task::Poll};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -184,7 +184,9 @@ impl TcpPort {
         let key = if self.worker.config.hashes { key_of(peer) } else { 0 };
         let mut tried: Vec<Generation> = Vec::new();
         loop {
-            let lease = self.pool.acquire(&PickCx { key, tried: &tried })?;
+            let (random, now) = (self.worker.random(), self.pool.now());
+            let lease = self.pool.acquire(&PickCx { key, tried: &tried, random, now, limit: None })?;
+            let began = Instant::now();
             let replica = lease.replica();
             watch.set(self.worker.ticks.connect);
             watch.also_for(replica);
@@ -195,13 +197,18 @@ impl TcpPort {
             })
             .await;
             match connected {
-                Ok(stream) => return Some((lease, stream)),
+                Ok(stream) => {
+                    self.pool.measure(replica, || began.elapsed());
+                    return Some((lease, stream));
+                }
                 Err(error) if is_own_trouble(&error) => {
                     self.worker.warn(|| tracing::warn!("cannot connect to a replica: {error}"));
                     return None;
                 }
                 // It may have a crowd before its door.
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.pool.measure_failure(replica, || began.elapsed());
+                }
                 Err(_) => self.pool.suspect(replica),
             }
             lease.failed();

@@ -205,7 +205,9 @@ impl UdpPort {
             let found = match known {
                 Some(id) => Some(id),
                 None => {
-                    let Some(lease) = self.pool.acquire(&PickCx { key, tried: &tried }) else {
+                    let (random, now_ms) = (self.worker.random(), self.pool.now());
+                    let cx = PickCx { key, tried: &tried, random, now: now_ms, limit: None };
+                    let Some(lease) = self.pool.acquire(&cx) else {
                         return add(&counts.unserved, datagrams.len() as u64);
                     };
                     if by_flow {

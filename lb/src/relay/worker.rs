@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::port::{Bound, Opening, Seat};
@@ -49,12 +51,19 @@ pub(super) struct Worker {
     sessions: Cell<usize>,
     ended: Cell<u64>,
     warned: Cell<u64>,
+    rng: RefCell<SmallRng>,
 }
 
 impl Worker {
     /// May another connection be accepted?
     pub(super) fn has_room(&self) -> bool {
         self.connections.load(Ordering::Relaxed) < self.config.max_connections
+    }
+
+    /// Chance, for a choice.
+    #[inline]
+    pub(super) fn random(&self) -> u64 {
+        self.rng.borrow_mut().next_u64()
     }
 
     /// Says what can't be had, once a second at most.
@@ -86,7 +95,7 @@ impl Drop for Session {
 }
 
 /// Serves the ports that come to this seat, until shutdown has begun and connections are done or late.
-pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, shutdown: Shutdown) {
+pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, seed: u64, shutdown: Shutdown) {
     let ticks = Ticks {
         connect: ticks(config.connect_timeout),
         idle: ticks(config.idle_timeout),
@@ -104,6 +113,7 @@ pub async fn serve(mut seat: Seat, config: Arc<RelayConfig>, common: Common, shu
         sessions: Cell::new(0),
         ended: Cell::new(0),
         warned: Cell::new(0),
+        rng: RefCell::new(SmallRng::seed_from_u64(seed)),
     });
     let house = tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     let begun = shutdown.begun();

@@ -68,6 +68,22 @@ pub(super) fn log(notice: &Notice) {
         Notice::Removed { replica: r } => {
             line!(info, r, "replica {} (ring {}) is removed on demand, finishing its requests", r.hostname, r.id);
         }
+        Notice::Shared { replica: r, old, new } => {
+            let changed = [("weight", old.weight, new.weight), ("priority", old.priority, new.priority)];
+            let changed = changed.into_iter().filter(|(_, old, new)| old != new);
+            let changed: Vec<_> = changed.map(|(what, old, new)| format!("{what} {old} -> {new}")).collect();
+            let changed = changed.join(", ");
+            let drains = if new.weight == 0 { ", takes no new requests" } else { "" };
+            line!(
+                info,
+                r,
+                weight = new.weight,
+                priority = new.priority,
+                "replica {} (ring {}): {changed}{drains}",
+                r.hostname,
+                r.id
+            );
+        }
         Notice::AddFailed { reason } => {
             tracing::error!("adding replicas failed, those started for it are removed again: {reason}");
         }

@@ -336,15 +336,16 @@ impl<R: Runtime> Supervisor<R> {
 
     fn publish(&mut self) {
         let mut members = Vec::new();
-        for instance in self.fleet.published() {
+        for (instance, share) in self.fleet.published() {
             let Some(addr) = instance.addr else { continue };
             let replica = self
                 .replicas
                 .entry(instance.spec.generation)
                 .or_insert_with(|| Arc::new(Replica::new(&instance.spec, addr, self.pool.load())));
+            replica.set_share(share);
             members.push(Arc::clone(replica));
         }
-        self.pool.publish(members.into(), &self.fleet.ring_numbers().collect::<Vec<_>>());
+        self.pool.publish(members.into(), &self.fleet.places().collect::<Vec<_>>());
     }
 
     fn list(&mut self) {

@@ -83,7 +83,7 @@ fn a_fleet_starts_with_s1_s2_s3_and_replaces_under_a_random_name_at_the_end() {
     assert_eq!(names[2].len(), 5);
     world.run(Duration::from_secs(2));
     world.assert_recovered();
-    let ids: Vec<_> = world.fleet.published().map(|instance| instance.spec.id.0).collect();
+    let ids: Vec<_> = world.fleet.published().map(|(instance, _)| instance.spec.id.0).collect();
     assert_eq!(ids, [1, 3, 2], "the replacement takes the free ring number");
 }
 
@@ -104,7 +104,7 @@ fn a_replica_that_keeps_dying_is_replaced_ever_more_slowly_and_the_others_live_o
     }
     let launches = world.launches - before;
     assert!((6..=16).contains(&launches), "{launches} launches in 120 s: two at once, then 0.2 s doubling to 30 s");
-    let published: Vec<_> = world.fleet.published().map(|instance| instance.spec.generation).collect();
+    let published: Vec<_> = world.fleet.published().map(|(instance, _)| instance.spec.generation).collect();
     assert_eq!(published, survivors);
     let view = world.fleet.view(world.now, SystemTime::UNIX_EPOCH);
     let waiting = view.iter().find(|member| member.state == State::Starting).unwrap();
@@ -205,7 +205,7 @@ fn adoption_keeps_the_youngest_and_removes_strays() {
     assert!(!names[2].starts_with('S') || names[2].len() == 5, "a replacement has a random name: {}", names[2]);
     world.run(Duration::from_secs(5));
     world.assert_recovered();
-    let top_up = world.fleet.published().last().unwrap();
+    let (top_up, _) = world.fleet.published().last().unwrap();
     assert_eq!((top_up.spec.id.0, top_up.spec.generation.0), (3, 10), "generations go on where they ended");
 }
 

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, SystemTime};
 
+use lb::placement::Place;
+use lb::placement::ring::RingConfig;
 use lb::probe::{HeartbeatConfig, ProbeError};
 use lb::replica::{Generation, Hostname, ReplicaSpec};
-use lb::ring::RingConfig;
 use lb::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
 use lb::supervisor::fleet::{
     Action, Backoff, Event, Fleet, FleetConfig, Listing, Notice, Order, Refusal, State, Ticket,
@@ -20,7 +21,9 @@ pub(crate) fn config() -> FleetConfig {
     FleetConfig {
         replicas: 3,
         max_replicas: Some(12),
-        ring: RingConfig::default(),
+        places: RingConfig::default().capacity(),
+        ring: Some(RingConfig::default()),
+        shares: BTreeMap::new(),
         heals: true,
         heartbeat: HeartbeatConfig::default(),
         drain_timeout: Duration::from_secs(10),
@@ -169,8 +172,10 @@ impl World {
         // What is published is part of what is listed, and each of its addresses is known.
         let listing = self.fleet.listing();
         assert_eq!(listing.n, listing.replicas.len());
-        for instance in self.fleet.published() {
+        for (instance, share) in self.fleet.published() {
             assert!(listing.replicas.contains(&instance.spec.hostname), "published, but not listed: {instance:?}");
+            let place = Place { id: instance.spec.id.0, weight: share.weight };
+            assert!(self.fleet.places().any(|other| other == place), "published with another weight than its place's");
         }
     }
 
@@ -289,6 +294,7 @@ impl World {
         let change = match &order {
             Order::Add { n, .. } => *n as i64,
             Order::Remove { n, .. } => -(*n as i64),
+            Order::Set { .. } => 0,
         };
         self.waiting.insert(ticket, change);
         self.tell(Event::Order { ticket, order });
@@ -304,7 +310,14 @@ impl World {
         if self.chance(30) {
             hostnames.push(Hostname::new(&format!("N{}", self.rng.random_range(0..20))).unwrap());
         }
-        let order = if self.chance(50) { Order::Add { n, hostnames } } else { Order::Remove { n, hostnames } };
+        let order = match (self.rng.random_range(0..3), hostnames.first()) {
+            (0, Some(hostname)) => {
+                let (weight, priority) = (Some(self.rng.random_range(0..4)), self.chance(30).then_some(n as u16));
+                Order::Set { hostname: hostname.clone(), weight, priority }
+            }
+            (0 | 1, _) => Order::Add { n, hostnames },
+            _ => Order::Remove { n, hostnames },
+        };
         self.order(order);
     }
 
@@ -349,7 +362,7 @@ impl World {
         let states = self.states();
         assert!(states.iter().all(|(_, state)| *state == State::Ready), "not all ready: {states:?}");
         assert_eq!(states.len() as i64, self.expected_n, "N is not what the answers said: {states:?}");
-        let published: BTreeSet<_> = self.fleet.published().map(|instance| instance.id.clone()).collect();
+        let published: BTreeSet<_> = self.fleet.published().map(|(instance, _)| instance.id.clone()).collect();
         let alive: BTreeSet<_> = self.alive.keys().cloned().collect();
         assert_eq!(published, alive, "the runtime holds something else than the fleet");
         assert!(self.waiting.is_empty(), "unanswered orders: {:?}", self.waiting);

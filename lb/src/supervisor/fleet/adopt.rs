@@ -65,7 +65,7 @@ impl Fleet {
         let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::<Hostname>::new());
         let mut kept = Vec::new();
         for instance in instances {
-            let fits = (1..=self.config.ring.capacity() as u32).contains(&instance.spec.id.0);
+            let fits = (1..=self.config.places as u32).contains(&instance.spec.id.0);
             let room = kept.len() < self.config.capacity();
             let good = instance.running && instance.addr.is_some() && fits && room;
             if good && !ids.contains(&instance.spec.id) && !names.contains(&instance.spec.hostname) {
@@ -82,6 +82,7 @@ impl Fleet {
             self.last_generation = self.last_generation.max(generation.0);
             let phase = Phase::Starting { since: now, deadline: now + self.config.start_timeout };
             let mut member = Member::new(instance.spec.clone(), generation.0, Standing::Desired, phase);
+            member.share = self.first_share(&instance.spec.hostname);
             member.probe = ProbeState::Due(now);
             member.up_at = Some(now);
             if self.config.heals {

@@ -101,7 +101,7 @@ pub enum Action {
         /// Where it listens.
         addr: SocketAddr,
     },
-    /// Publish [`super::Fleet::published`] and [`super::Fleet::ring_numbers`].
+    /// Publish [`super::Fleet::published`] and [`super::Fleet::places`].
     Publish,
     /// Set the health of a published replica, or of one that was.
     Health {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::member::{Phase, ProbeState, Standing};
 use super::{Action, Fleet, Notice, PROBE_PATIENCE, QUICK_PROBE, QUICK_PROBES};
 use crate::probe::{ProbeError, Streak};
-use crate::replica::{Generation, Health};
+use crate::replica::{Generation, Health, Share};
 use crate::runtime::RuntimeEvent;
 use rand::RngExt;
 
@@ -179,6 +179,9 @@ impl Fleet {
         let delay = self.launch_after(successor, &failed, crashes, now);
         let replica = failed.spec;
         let Some(member) = self.members.get_mut(&successor) else { return };
+        // Its place goes over to the replacement, and its share with that. But it was that one that had to be emptied.
+        let weight = if failed.share.weight == 0 { Share::default().weight } else { failed.share.weight };
+        member.share = Share { weight, ..failed.share };
         member.last_error = Some(format!("{} {reason}", replica.hostname));
         let (replacement, delay) = (member.spec.clone(), (!delay.is_zero()).then_some(delay));
         self.act(Action::Report(Notice::Replaced { replica, reason: reason.to_owned(), replacement, delay }));

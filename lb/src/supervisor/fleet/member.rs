@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::probe::Streak;
-use crate::replica::{Hostname, ReplicaSpec};
+use crate::replica::{Hostname, ReplicaSpec, Share};
 use crate::runtime::Instance;
 
 /// Whether a member counts.
@@ -59,6 +59,7 @@ pub(super) struct Member {
     /// Place in the list of replicas; a launch that is repeated keeps it.
     pub(super) order: u64,
     pub(super) standing: Standing,
+    pub(super) share: Share,
     pub(super) phase: Phase,
     pub(super) instance: Option<Instance>,
     /// When its launch was asked for; `None` for one that was adopted.
@@ -80,6 +81,7 @@ impl Member {
             spec,
             order,
             standing,
+            share: Share::default(),
             phase,
             instance: None,
             launched_at: None,
@@ -169,6 +171,8 @@ pub struct MemberView {
     pub instance: Option<Instance>,
     /// Its state.
     pub state: State,
+    /// Its weight and priority.
+    pub share: Share,
     /// Counted in N?
     pub desired: bool,
     /// Failures in a row that led to this launch.

@@ -42,9 +42,10 @@ pub use notice::Notice;
 use orders::{Adding, Removing};
 pub use orders::{Order, Refusal, Ticket};
 
+use crate::placement::Place;
+use crate::placement::ring::RingConfig;
 use crate::probe::{HeartbeatConfig, ProbeError};
-use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec};
-use crate::ring::RingConfig;
+use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec, Share};
 use crate::runtime::Instance;
 
 /// Orders that may wait for one under way.
@@ -72,8 +73,12 @@ pub struct FleetConfig {
     pub replicas: usize,
     /// N at most, besides the ring's capacity.
     pub max_replicas: Option<usize>,
-    /// The ring whose numbers are given out.
-    pub ring: RingConfig,
+    /// How many replicas the policy has places for.
+    pub places: usize,
+    /// The ring that these places are on, if they are.
+    pub ring: Option<RingConfig>,
+    /// Weights and priorities by host name, of those that don't begin with the default ones.
+    pub shares: BTreeMap<Hostname, Share>,
     /// False for a fixed membership.
     pub heals: bool,
     /// Heartbeats.
@@ -95,7 +100,7 @@ pub struct FleetConfig {
 impl FleetConfig {
     /// The most replicas that the configuration allows.
     pub fn capacity(&self) -> usize {
-        self.ring.capacity().min(self.max_replicas.unwrap_or(usize::MAX))
+        self.places.min(self.max_replicas.unwrap_or(usize::MAX))
     }
 }
 
@@ -163,13 +168,14 @@ impl Fleet {
     }
 
     /// The membership to publish: every replica that was ready once and was not given up.
-    pub fn published(&self) -> impl Iterator<Item = &Instance> {
-        self.members.values().filter(|member| member.is_published()).filter_map(|member| member.instance.as_ref())
+    pub fn published(&self) -> impl Iterator<Item = (&Instance, Share)> {
+        let published = self.members.values().filter(|member| member.is_published());
+        published.filter_map(|member| Some((member.instance.as_ref()?, member.share)))
     }
 
-    /// The ring numbers of the desired replicas, ready or not.
-    pub fn ring_numbers(&self) -> impl Iterator<Item = ReplicaId> {
-        self.desired().map(|member| member.spec.id)
+    /// The places of the desired replicas, ready or not.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.desired().map(|member| Place { id: member.spec.id.0, weight: member.share.weight })
     }
 
     /// N and the host names, oldest first.
@@ -187,6 +193,7 @@ impl Fleet {
             spec: member.spec.clone(),
             instance: member.instance.clone(),
             state: member.state(),
+            share: member.share,
             desired: member.standing == Standing::Desired,
             crashes: member.crashes,
             launch_at: match member.phase {
@@ -245,12 +252,19 @@ impl Fleet {
         self.members.values().filter(|member| member.standing != Standing::Leaving).count() as u32
     }
 
+    /// The share that a member of this name begins with.
+    fn first_share(&self, hostname: &Hostname) -> Share {
+        self.config.shares.get(hostname).copied().unwrap_or_default()
+    }
+
     /// A new member with the lowest free ring number, not launched yet.
     fn enlist(&mut self, hostname: Hostname, standing: Standing, now: Instant) -> Generation {
         self.last_generation += 1;
         let generation = Generation(self.last_generation);
         let spec = ReplicaSpec { id: self.lowest_free_id(), generation, hostname };
-        let member = Member::new(spec, self.last_generation, standing, Phase::Waiting { until: now });
+        let share = self.first_share(&spec.hostname);
+        let member =
+            Member { share, ..Member::new(spec, self.last_generation, standing, Phase::Waiting { until: now }) };
         self.members.insert(generation, member);
         generation
     }
@@ -306,7 +320,7 @@ impl Fleet {
             assert!(names.insert(&member.spec.hostname), "host name used twice: {what}");
             if member.standing != Standing::Leaving {
                 assert!(ids.insert(member.spec.id), "ring number held twice: {what}");
-                assert!((1..=self.config.ring.capacity() as u32).contains(&member.spec.id.0), "{what}");
+                assert!((1..=self.config.places as u32).contains(&member.spec.id.0), "{what}");
             }
             let leaving =
                 matches!(member.phase, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Aborting { .. });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::replica::ReplicaSpec;
+use crate::replica::{ReplicaSpec, Share};
 
 /// Something an operator would want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,15 @@ pub enum Notice {
     Removed {
         /// Who.
         replica: ReplicaSpec,
+    },
+    /// Its share was changed on demand.
+    Shared {
+        /// Whose.
+        replica: ReplicaSpec,
+        /// What it was.
+        old: Share,
+        /// What it is.
+        new: Share,
     },
     /// An `/add` failed; what it had started is removed.
     AddFailed {

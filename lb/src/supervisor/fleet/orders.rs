@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::member::{Listing, Member, Phase, Standing};
 use super::{Action, Fleet, Notice, ORDERS, SETTLE};
-use crate::replica::{Generation, Health, Hostname};
+use crate::placement::ring::RingConfig;
+use crate::replica::{Generation, Health, Hostname, Share};
 
 /// Names the caller of an order, so that the answer finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,15 @@ pub enum Order {
         n: usize,
         /// Those that must be among them.
         hostnames: Vec<Hostname>,
+    },
+    /// Change a replica's share.
+    Set {
+        /// Whose.
+        hostname: Hostname,
+        /// Its weight from now on, if that changes.
+        weight: Option<u16>,
+        /// Its priority from now on, if that changes.
+        priority: Option<u16>,
     },
 }
 
@@ -78,6 +88,16 @@ pub enum Refusal {
         slots: u32,
         /// Virtual nodes per replica.
         vnodes: u32,
+    },
+    /// More than the policy's table has slots.
+    #[error("n is {n}: {replicas} + {n} replicas are more than the {capacity} that the policy has places for")]
+    TableFull {
+        /// Asked for.
+        n: usize,
+        /// N.
+        replicas: usize,
+        /// The most that fit.
+        capacity: usize,
     },
     /// More than configured.
     #[error("n is {n}: {replicas} + {n} replicas are more than max_replicas = {max}")]
@@ -137,6 +157,10 @@ impl Fleet {
     pub(super) fn order(&mut self, ticket: Ticket, order: Order, now: Instant) {
         if self.closing {
             self.answer(ticket, Err(Refusal::Closing));
+        } else if let Order::Set { hostname, weight, priority } = &order {
+            // It takes no time, and waits for nobody.
+            let answer = self.set_share(hostname, *weight, *priority);
+            self.answer(ticket, answer);
         } else if !self.config.heals {
             self.answer(ticket, Err(Refusal::Fixed));
         } else if self.adding.is_none() {
@@ -152,6 +176,8 @@ impl Fleet {
         let refused = match order {
             Order::Add { n, hostnames } => self.add(ticket, n, &hostnames, now),
             Order::Remove { n, hostnames } => self.remove(ticket, n, &hostnames, now),
+            // It was carried out when it came.
+            Order::Set { .. } => Ok(()),
         };
         if let Err(refusal) = refused {
             self.answer(ticket, Err(refusal));
@@ -186,12 +212,37 @@ impl Fleet {
         Ok(())
     }
 
+    fn set_share(
+        &mut self,
+        hostname: &Hostname,
+        weight: Option<u16>,
+        priority: Option<u16>,
+    ) -> Result<Listing, Refusal> {
+        let listing = self.listing();
+        let mut members = self.members.values_mut();
+        let named = |member: &&mut Member| member.standing == Standing::Desired && member.spec.hostname == *hostname;
+        let Some(member) = members.find(named) else {
+            return Err(Refusal::Unknown { name: hostname.clone(), replicas: listing.replicas });
+        };
+        let old = member.share;
+        let new = Share { weight: weight.unwrap_or(old.weight), priority: priority.unwrap_or(old.priority) };
+        if new != old {
+            member.share = new;
+            let replica = member.spec.clone();
+            self.act(Action::Publish);
+            self.act(Action::Report(Notice::Shared { replica, old, new }));
+        }
+        Ok(listing)
+    }
+
     fn check_room(&self, n: usize) -> Result<(), Refusal> {
         let replicas = self.desired().count();
-        let ring = self.config.ring;
-        if replicas.saturating_add(n) > ring.capacity() {
-            let (slots, vnodes) = (ring.slots, ring.vnodes);
-            return Err(Refusal::RingFull { n, replicas, capacity: ring.capacity(), slots, vnodes });
+        let capacity = self.config.places;
+        if replicas.saturating_add(n) > capacity {
+            return Err(match self.config.ring {
+                Some(RingConfig { slots, vnodes, .. }) => Refusal::RingFull { n, replicas, capacity, slots, vnodes },
+                None => Refusal::TableFull { n, replicas, capacity },
+            });
         }
         match self.config.max_replicas {
             Some(max) if replicas + n > max => Err(Refusal::AboveMax { n, replicas, max }),

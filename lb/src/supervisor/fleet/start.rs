@@ -88,6 +88,7 @@ impl Fleet {
         let again = self.enlist(hostname, Standing::Desired, now);
         if let Some(member) = self.members.get_mut(&again) {
             member.order = failed.order;
+            member.share = failed.share;
             member.last_error = Some(error.to_string());
         }
         self.act(Action::Publish);

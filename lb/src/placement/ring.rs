@@ -1,106 +1,23 @@
 //! The consistent hash ring: slots, virtual nodes, probing, and the frozen table that answers look-ups.
 //!
-//! Owns the placement of ring numbers on slots. Does *not* know replicas, health or load: it maps a key to a place on the
-//! ring, and the policy that holds it decides which replica that means. Pure: no clock, no I/O, no randomness.
-//!
 //! Sources: D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997) for the ring and its virtual nodes;
-//! D. Knuth, TAOCP vol. 3, §6.4 for open addressing. `H` and `Φ` of [`RingHash::Assignment`] are those of the CS60002
-//! assignment that this project grew from.
+//! D. Knuth, TAOCP vol. 3, §6.4 for open addressing.
 
-use std::fmt;
-use std::str::FromStr;
+use std::collections::BTreeMap;
 
-/// The six-digit request IDs: the key space of which [`Ring::shares`] gives exact fractions.
-pub const REQUEST_IDS: std::ops::RangeInclusive<u64> = 100_000..=999_999;
+use super::hash::{Probing, RingHash};
+use super::ownership::{Ownership, Slots};
+use super::{Lookup, Place};
+
 /// The most slots a ring may have, 2^20.
 pub const MAX_SLOTS: u32 = 1 << 20;
-
-/// The pair of hash functions that place keys (`H`) and virtual nodes (`Φ`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RingHash {
-    /// `H(i) = i² + 2i + 17`, `Φ(i, j) = i² + j² + 2j + 25`.
-    Assignment,
-    /// XXH3 (64 bit) of the key, and of the pair (ring number, virtual node).
-    Xxh3,
-}
-
-/// `number % slots`. A division takes longer than all else in a look-up, and most rings need none.
-#[inline]
-fn remainder(number: u64, slots: u64) -> u64 {
-    if slots.is_power_of_two() { number & (slots - 1) } else { number % slots }
-}
-
-impl RingHash {
-    /// The slot where the search for `key`'s virtual node begins, in `0..slots`.
-    pub fn key_slot(self, key: u64, slots: u32) -> u32 {
-        let slots = u64::from(slots);
-        let slot = match self {
-            // A polynomial may be reduced before it is evaluated, so no key can overflow.
-            Self::Assignment => {
-                let i = remainder(key, slots);
-                i * i + 2 * i + 17
-            }
-            Self::Xxh3 => xxhash_rust::xxh3::xxh3_64(&key.to_le_bytes()),
-        };
-        remainder(slot, slots) as u32
-    }
-
-    /// The slot that virtual node `vnode` of ring number `id` would like, in `0..slots`.
-    pub fn vnode_slot(self, id: u32, vnode: u32, slots: u32) -> u32 {
-        let slots = u64::from(slots);
-        let slot = match self {
-            Self::Assignment => {
-                let (i, j) = (u64::from(id) % slots, u64::from(vnode) % slots);
-                i * i + j * j + 2 * j + 25
-            }
-            Self::Xxh3 => xxhash_rust::xxh3::xxh3_64(&((u64::from(id) << 32) | u64::from(vnode)).to_le_bytes()),
-        };
-        (slot % slots) as u32
-    }
-}
-
-/// How a virtual node finds a free slot when the one it wants is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probing {
-    /// The next slot clockwise, and so on.
-    Linear,
-    /// `home + k²` for `k = 1, 2, …, slots - 1`. Squares don't reach every slot, so a search that comes to the end of them
-    /// goes on linearly from home: it finds a free slot whenever there is one.
-    Quadratic,
-}
-
-macro_rules! words {
-    ($type:ty { $($word:literal => $value:expr),+ $(,)? }) => {
-        impl $type {
-            /// The words that select a value, in configuration and output.
-            pub const WORDS: &'static [&'static str] = &[$($word),+];
-        }
-        impl FromStr for $type {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($word => Ok($value),)+
-                    _ => Err(Self::WORDS.join(", ")),
-                }
-            }
-        }
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(if *self == $value { return f.write_str($word); })+
-                Ok(())
-            }
-        }
-    };
-}
-words!(RingHash { "assignment" => RingHash::Assignment, "xxh3" => RingHash::Xxh3 });
-words!(Probing { "linear" => Probing::Linear, "quadratic" => Probing::Quadratic });
 
 /// Size and functions of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingConfig {
     /// Slots on the ring, 1 to [`MAX_SLOTS`].
     pub slots: u32,
-    /// Virtual nodes per replica, 1 to `slots`.
+    /// Virtual nodes of a replica of weight 1, 1 to `slots`.
     pub vnodes: u32,
     /// Hash functions.
     pub hash: RingHash,
@@ -119,15 +36,41 @@ impl RingConfig {
     pub fn capacity(&self) -> usize {
         (self.slots / self.vnodes.max(1)) as usize
     }
+
+    /// How many virtual nodes each of `places` gets: `vnodes` times its weight. If there are not slots enough for that,
+    /// each gets less, in proportion, but at least one.
+    fn nodes(&self, places: &[Place]) -> BTreeMap<u32, u32> {
+        let wanted = |place: &Place| u64::from(place.weight) * u64::from(self.vnodes);
+        let total: u64 = places.iter().map(wanted).sum();
+        let slots = u64::from(self.slots);
+        let weighted = places.iter().filter(|place| place.weight > 0).count() as u64;
+        let fitting = |wanted: u64| match wanted {
+            0 => 0,
+            _ if total <= slots => wanted,
+            _ => 1 + (u128::from(wanted) * u128::from(slots.saturating_sub(weighted)) / u128::from(total)) as u64,
+        };
+        places.iter().map(|place| (place.id, fitting(wanted(place)) as u32)).collect()
+    }
 }
 
-/// The ring holds as many replicas as it has room for.
+/// The ring holds as many virtual nodes as it has room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the ring of {slots} slots with {vnodes} virtual nodes per replica is full")]
 pub struct RingFull {
     slots: u32,
     vnodes: u32,
 }
+
+/// What holds a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
+    /// Ring number, 0 for nobody's (ring numbers begin at 1).
+    id: u32,
+    /// Which of its virtual nodes.
+    vnode: u32,
+}
+
+const FREE: Node = Node { id: 0, vnode: 0 };
 
 /// A ring under construction: which ring number holds which slot.
 ///
@@ -136,21 +79,22 @@ pub struct RingFull {
 #[derive(Debug, Clone)]
 pub struct Ring {
     config: RingConfig,
-    /// Ring number by slot, 0 for a free one (ring numbers begin at 1).
-    slots: Vec<u32>,
+    slots: Vec<Node>,
+    /// How many virtual nodes each ring number has: those from 0 on.
+    nodes: BTreeMap<u32, u32>,
     occupied: u32,
 }
 
 impl Ring {
     /// An empty ring. `slots` is taken as at least 1.
     pub fn new(config: RingConfig) -> Self {
-        Self { config, slots: vec![0; config.slots.max(1) as usize], occupied: 0 }
+        Self { config, slots: vec![FREE; config.slots.max(1) as usize], nodes: BTreeMap::new(), occupied: 0 }
     }
 
-    /// A ring with the numbers `1..=replicas`, added in that order.
+    /// A ring with the numbers `1..=replicas`, added in that order, each with weight 1.
     pub fn with_replicas(config: RingConfig, replicas: u32) -> Result<Self, RingFull> {
         let mut ring = Self::new(config);
-        (1..=replicas).try_for_each(|id| ring.insert(id))?;
+        (1..=replicas).try_for_each(|id| ring.resize(id, config.vnodes))?;
         Ok(ring)
     }
 
@@ -159,36 +103,66 @@ impl Ring {
         self.config
     }
 
-    /// Places the virtual nodes of `id` (1 or more, not on the ring yet). Changes nothing if they don't all fit.
-    pub fn insert(&mut self, id: u32) -> Result<(), RingFull> {
-        debug_assert!(id > 0 && !self.slots.contains(&id));
+    /// Puts just these places on the ring, new ones in ascending order. Who keeps its weight keeps its slots.
+    pub fn hold(&mut self, places: &[Place]) {
+        let wanted = self.config.nodes(places);
+        let held: Vec<(u32, u32)> = self.nodes.iter().map(|(id, nodes)| (*id, *nodes)).collect();
+        // First what makes room.
+        for (id, nodes) in held {
+            let wanted = wanted.get(&id).copied().unwrap_or(0);
+            if wanted < nodes {
+                self.shrink(id, wanted);
+            }
+        }
+        for (id, nodes) in wanted {
+            let fits = self.resize(id, nodes);
+            debug_assert!(fits.is_ok(), "the {nodes} virtual nodes of {id} do not fit on the ring");
+        }
+    }
+
+    /// Gives `id` (1 or more) this many virtual nodes. Changes nothing if they don't all fit.
+    pub fn resize(&mut self, id: u32, nodes: u32) -> Result<(), RingFull> {
+        debug_assert!(id > 0);
         let RingConfig { slots, vnodes, hash, .. } = self.config;
-        if slots - self.occupied < vnodes {
+        let held = self.nodes.get(&id).copied().unwrap_or(0);
+        if nodes <= held {
+            self.shrink(id, nodes);
+            return Ok(());
+        }
+        if slots - self.occupied < nodes - held {
             return Err(RingFull { slots, vnodes });
         }
-        for vnode in 0..vnodes {
-            let home = hash.vnode_slot(id, vnode, slots);
-            if let Some(slot) = self.free_slot(home) {
-                self.slots[slot as usize] = id;
+        for vnode in held..nodes {
+            if let Some(slot) = self.free_slot(hash.vnode_slot(id, vnode, vnodes, slots)) {
+                self.slots[slot as usize] = Node { id, vnode };
                 self.occupied += 1;
             }
         }
+        self.nodes.insert(id, nodes);
         Ok(())
     }
 
     /// Takes the virtual nodes of `id` off; all others stay where they are.
     pub fn remove(&mut self, id: u32) {
+        self.shrink(id, 0);
+    }
+
+    fn shrink(&mut self, id: u32, nodes: u32) {
         for slot in &mut self.slots {
-            if *slot == id {
-                *slot = 0;
+            if slot.id == id && slot.vnode >= nodes {
+                *slot = FREE;
                 self.occupied -= 1;
             }
         }
+        match nodes {
+            0 => self.nodes.remove(&id),
+            nodes => self.nodes.insert(id, nodes),
+        };
     }
 
     fn free_slot(&self, home: u32) -> Option<u32> {
         let slots = self.config.slots;
-        let free = |slot: &u32| self.slots[*slot as usize] == 0;
+        let free = |slot: &u32| self.slots[*slot as usize] == FREE;
         let at = |distance: u64| ((u64::from(home) + distance) % u64::from(slots)) as u32;
         let linear = || (0..u64::from(slots)).map(at).find(free);
         match self.config.probing {
@@ -199,7 +173,7 @@ impl Ring {
 
     /// `(slot, ring number)` of every virtual node, by slot.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.slots.iter().enumerate().filter(|(_, id)| **id != 0).map(|(slot, id)| (slot as u32, *id))
+        self.slots.iter().enumerate().filter(|(_, node)| **node != FREE).map(|(slot, node)| (slot as u32, node.id))
     }
 
     /// The look-up table for this layout. `index` turns a ring number into what the table shall hold for it.
@@ -211,71 +185,59 @@ impl Ring {
         let mut next = 0;
         let mut position = nodes.len() as u32;
         for slot in (0..self.slots.len()).rev() {
-            if self.slots[slot] != 0 {
+            if self.slots[slot] != FREE {
                 position -= 1;
                 next = position;
             }
             starts[slot] = next;
         }
-        RingTable { hash: self.config.hash, starts, nodes }
+        let owners = match &*nodes {
+            [] => Box::default(),
+            nodes => starts.iter().map(|start| nodes[*start as usize]).collect(),
+        };
+        RingTable { hash: self.config.hash, slots: self.slots.len() as u32, owners, starts, nodes }
+    }
+
+    /// Who owns which slot, by ring number.
+    pub fn ownership(&self) -> Ownership {
+        let RingTable { owners, slots, .. } = self.freeze(|id| id);
+        let owners = if owners.is_empty() { vec![0; slots as usize].into() } else { owners };
+        Ownership::new(Slots::Ring(self.config.hash), owners)
     }
 
     /// The exact fraction of all six-digit request IDs that each of `ids` owns, in that order.
     pub fn shares(&self, ids: &[u32]) -> Vec<f64> {
-        let mut counts = vec![0_u64; ids.len()];
-        if self.occupied > 0 {
-            let table = self.freeze(|id| ids.iter().position(|other| *other == id).unwrap_or(ids.len()) as u32);
-            // How many IDs begin at each slot: the polynomial hash repeats, so slots are counted, not IDs looked up.
-            let mut keys = vec![0_u64; self.slots.len()];
-            for id in REQUEST_IDS {
-                keys[self.config.hash.key_slot(id, self.config.slots) as usize] += 1;
-            }
-            for (slot, keys) in keys.iter().enumerate() {
-                if let Some(count) = counts.get_mut(table.nodes[table.starts[slot] as usize] as usize) {
-                    *count += keys;
-                }
-            }
-        }
-        let all = (REQUEST_IDS.end() - REQUEST_IDS.start() + 1) as f64;
-        counts.into_iter().map(|count| count as f64 / all).collect()
-    }
-
-    /// How many different slots the six-digit request IDs hash to.
-    pub fn reachable_slots(&self) -> usize {
-        let mut reached = vec![false; self.slots.len()];
-        for id in REQUEST_IDS {
-            reached[self.config.hash.key_slot(id, self.config.slots) as usize] = true;
-        }
-        reached.into_iter().filter(|reached| *reached).count()
+        self.ownership().shares(ids)
     }
 }
 
-/// A frozen ring. A look-up is two array reads; walking on is one more a step.
+/// A frozen ring. A look-up is one array read; walking on is one more a step.
 #[derive(Debug, Clone)]
 pub struct RingTable {
     hash: RingHash,
-    /// Position in `nodes` of the first virtual node clockwise, by slot.
+    slots: u32,
+    /// What `freeze` was told to hold for the first virtual node clockwise, by slot; empty if there is none.
+    owners: Box<[u32]>,
+    /// That node's position in `nodes`, by slot.
     starts: Box<[u32]>,
-    /// What `freeze` was told to hold, by virtual node in slot order.
+    /// The same as in `owners`, by virtual node in slot order.
     nodes: Box<[u32]>,
 }
 
-impl RingTable {
-    /// The slot that `key` hashes to.
+impl Lookup for RingTable {
     #[inline]
-    pub fn slot(&self, key: u64) -> u32 {
-        self.hash.key_slot(key, self.starts.len() as u32)
+    fn slot(&self, key: u64) -> u32 {
+        self.hash.key_slot(key, self.slots)
     }
 
-    /// The first of [`RingTable::walk`].
     #[inline]
-    pub fn owner(&self, key: u64) -> Option<u32> {
-        self.nodes.get(self.starts[self.slot(key) as usize] as usize).copied()
+    fn owner(&self, key: u64) -> Option<u32> {
+        self.owners.get(self.slot(key) as usize).copied()
     }
 
     /// Clockwise from `key`'s slot (its own counts), once around: what each virtual node on the way stands for.
     #[inline]
-    pub fn walk(&self, key: u64) -> impl Iterator<Item = u32> + '_ {
+    fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
         let start = self.starts[self.slot(key) as usize] as usize;
         let (before, from) = self.nodes.split_at(start.min(self.nodes.len()));
         from.iter().chain(before).copied()
@@ -286,6 +248,8 @@ impl RingTable {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const HASHES: [RingHash; 3] = [RingHash::Assignment, RingHash::Modified, RingHash::Xxh3];
 
     fn owner(ring: &Ring, key: u64) -> Option<u32> {
         let table = ring.freeze(|id| id);
@@ -298,22 +262,7 @@ mod tests {
     fn owner_by_search(ring: &Ring, key: u64) -> Option<u32> {
         let slots = ring.config.slots;
         let home = ring.config.hash.key_slot(key, slots);
-        (0..slots).map(|d| ring.slots[((home + d) % slots) as usize]).find(|id| *id != 0)
-    }
-
-    #[test]
-    fn assignment_functions_are_those_of_the_assignment() {
-        for (i, h) in [(0_u64, 17), (1, 20), (132_574, (132_574_u64 * 132_574 + 2 * 132_574 + 17) % 512)] {
-            assert_eq!(u64::from(RingHash::Assignment.key_slot(i, 512)), h % 512);
-        }
-        assert_eq!(RingHash::Assignment.vnode_slot(3, 8, 512), 9 + 64 + 16 + 25);
-        assert_eq!(RingHash::Assignment.vnode_slot(56, 8, 512), (3136 + 64 + 16 + 25) % 512);
-    }
-
-    #[test]
-    fn no_key_overflows() {
-        assert_eq!(RingHash::Assignment.key_slot(u64::MAX, 512), ((511_u64 * 511 + 2 * 511 + 17) % 512) as u32);
-        assert!(RingHash::Assignment.vnode_slot(u32::MAX, u32::MAX, MAX_SLOTS) < MAX_SLOTS);
+        (0..slots).map(|d| ring.slots[((home + d) % slots) as usize].id).find(|id| *id != 0)
     }
 
     #[test]
@@ -323,7 +272,7 @@ mod tests {
             let rounded: Vec<_> =
                 ring.shares(&[1, 2, 3]).into_iter().map(|share| (share * 1000.0).round() / 10.0).collect();
             assert_eq!(rounded, [84.4, 4.7, 10.9], "{probing}");
-            assert_eq!(ring.reachable_slots(), 87);
+            assert_eq!(ring.ownership().reachable_slots(), 87);
         }
     }
 
@@ -334,10 +283,10 @@ mod tests {
             assert_eq!(config.capacity(), 56);
             let mut ring = Ring::with_replicas(config, 56).unwrap();
             let before = ring.slots.clone();
-            assert!(ring.insert(57).is_err());
+            assert!(ring.resize(57, 9).is_err());
             assert_eq!(ring.slots, before);
             for id in 1..=56 {
-                assert_eq!(ring.slots.iter().filter(|slot| **slot == id).count(), 9);
+                assert_eq!(ring.slots.iter().filter(|slot| slot.id == id).count(), 9);
             }
         }
     }
@@ -348,7 +297,7 @@ mod tests {
         for slots in [2, 13, 64, 97, 512] {
             let config = RingConfig { slots, vnodes: 1, probing: Probing::Quadratic, ..RingConfig::default() };
             let ring = Ring::with_replicas(config, slots).unwrap();
-            assert!(ring.slots.iter().all(|id| *id != 0), "{slots} slots");
+            assert!(ring.slots.iter().all(|node| *node != FREE), "{slots} slots");
         }
     }
 
@@ -362,7 +311,7 @@ mod tests {
     #[test]
     fn a_key_behind_the_last_virtual_node_wraps_to_the_first() {
         let mut ring = Ring::new(RingConfig { slots: 8, vnodes: 1, ..RingConfig::default() });
-        ring.slots[2] = 7;
+        ring.slots[2] = Node { id: 7, vnode: 0 };
         ring.occupied = 1;
         let table = ring.freeze(|id| id);
         assert!(table.starts.iter().all(|start| *start == 0));
@@ -372,13 +321,11 @@ mod tests {
     }
 
     fn any_config() -> impl Strategy<Value = RingConfig> {
-        (1_u32..400, 1_u32..12, any::<bool>(), any::<bool>()).prop_map(|(slots, vnodes, strong, quadratic)| {
-            RingConfig {
-                slots: slots.max(vnodes),
-                vnodes,
-                hash: if strong { RingHash::Xxh3 } else { RingHash::Assignment },
-                probing: if quadratic { Probing::Quadratic } else { Probing::Linear },
-            }
+        (1_u32..400, 1_u32..12, 0_usize..3, any::<bool>()).prop_map(|(slots, vnodes, hash, quadratic)| RingConfig {
+            slots: slots.max(vnodes),
+            vnodes,
+            hash: HASHES[hash],
+            probing: if quadratic { Probing::Quadratic } else { Probing::Linear },
         })
     }
 
@@ -396,13 +343,13 @@ mod tests {
                 if ids.remove(&id) {
                     ring.remove(id);
                 } else if ids.len() < config.capacity() {
-                    prop_assert!(ring.insert(id).is_ok());
+                    prop_assert!(ring.resize(id, config.vnodes).is_ok());
                     ids.insert(id);
                 } else {
-                    prop_assert!(ring.insert(id).is_err());
+                    prop_assert!(ring.resize(id, config.vnodes).is_err());
                 }
                 for id in &ids {
-                    prop_assert_eq!(ring.slots.iter().filter(|slot| *slot == id).count(), config.vnodes as usize);
+                    prop_assert_eq!(ring.slots.iter().filter(|slot| slot.id == *id).count(), config.vnodes as usize);
                 }
                 prop_assert_eq!(ring.occupied as usize, ids.len() * config.vnodes as usize);
             }
@@ -432,12 +379,35 @@ mod tests {
                 }
             }
             let mut larger = smaller.clone();
-            if larger.insert(1000).is_ok() {
+            if larger.resize(1000, config.vnodes).is_ok() {
                 for key in &keys {
                     let after = owner(&larger, *key);
                     prop_assert!(after == owner(&smaller, *key) || after == Some(1000));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_weight_scales_virtual_nodes_and_keeps_those_there_are() {
+        let config = RingConfig { hash: RingHash::Xxh3, ..RingConfig::default() };
+        let mut ring = Ring::new(config);
+        let hold = |ring: &mut Ring, weights: &[u16]| {
+            let places: Vec<Place> = (1..).zip(weights).map(|(id, weight)| Place { id, weight: *weight }).collect();
+            ring.hold(&places);
+            let count = |id: u32| ring.occupied().filter(|(_, holder)| *holder == id).count();
+            (1..=weights.len() as u32).map(count).collect::<Vec<_>>()
+        };
+        assert_eq!(hold(&mut ring, &[1, 1, 1]), [9, 9, 9]);
+        let before: Vec<_> = ring.occupied().collect();
+        assert_eq!(hold(&mut ring, &[1, 3, 0]), [9, 27, 0]);
+        assert!(before.iter().filter(|(_, id)| *id != 3).all(|node| ring.occupied().any(|other| other == *node)));
+        assert_eq!(hold(&mut ring, &[1, 1, 1]), [9, 9, 9]);
+        assert_eq!(ring.occupied().collect::<Vec<_>>(), before, "back as it was");
+        // 101 × 9 are more than 512.
+        let many = hold(&mut ring, &[1, 100]);
+        assert!(many[0] >= 5 && many[1] > 490 && many.iter().sum::<usize>() <= 512, "{many:?}");
+        assert_eq!(hold(&mut ring, &[0, 0]), [0, 0]);
+        assert_eq!(owner(&ring, 1), None);
     }
 }
