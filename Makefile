@@ -16,7 +16,7 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread demo bench bench-quick soak analysis figures fuzz test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread demo bench bench-quick bench-pick soak analysis figures fuzz test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -85,6 +85,9 @@ bench: build ## Measure a request's cost beside nginx and HAProxy, and how it gr
 
 bench-quick: build ## The first row of the benchmark, in under a minute
 	@cargo run --locked -q --release -p analysis -- bench --quick --lb $(RELEASE)/lb $(ARGS)
+
+bench-pick: need-cargo ## Time one choice of a replica, by policy and number of replicas (2 minutes)
+	@cargo run --locked -q --release -p analysis -- pick $(ARGS)
 
 soak: build ## Five million requests: none may fail, memory must stay flat (ARGS='--kill-every 5')
 	@cargo run --locked -q --release -p analysis -- soak --lb $(RELEASE)/lb $(ARGS)

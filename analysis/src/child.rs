@@ -46,6 +46,13 @@ impl Running {
         Ok(Self { child, pid, log })
     }
 
+    /// Starts `command`, which shows what it prints.
+    pub(crate) fn shown(mut command: Command) -> io::Result<Self> {
+        let child = command.spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("it has ended already"))?;
+        Ok(Self { child, pid, log: PathBuf::new() })
+    }
+
     /// What it has printed.
     pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

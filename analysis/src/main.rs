@@ -9,6 +9,7 @@ mod datagrams;
 mod demo;
 mod load;
 mod loopback;
+mod pick;
 mod plot;
 mod relay;
 mod relays;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   analysis bench --quick                            lb beside nginx, HAProxy and a TCP relay, in under a minute
   analysis bench --only 1m-16 --only new-64         two rows of the benchmark
   analysis bench --redraw                           tables and plots anew from the samples that are there
+  analysis pick -- round-robin                      one choice of a replica, timed, of one policy only
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
   analysis relays --rounds 1                        the experiments with TCP and UDP servers, once each
   analysis serve-http --port 30000 --relay-port 50000        register an HTTP server with a balancer on this host
@@ -37,7 +39,7 @@ const EXAMPLES: &str = "Examples:
   analysis demo --documents-ports                   registered, spread, unregistered, killed: each step is checked
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
-`make bench`, `make bench-quick`, `make soak` and `make analysis` build lb, and run this optimised.";
+`make bench`, `make bench-quick`, `make bench-pick`, `make soak` and `make analysis` build lb, and run this optimised.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -53,6 +55,8 @@ enum Cmd {
     Spread(spread::Args),
     /// Measure what a request costs, beside nginx, HAProxy and a plain TCP relay
     Bench(bench::Args),
+    /// Time one choice of a replica, by policy and number of replicas
+    Pick(pick::Args),
     /// Send millions of requests: none may fail, and the balancer's memory must stay flat
     Soak(soak::Args),
     /// An HTTP server that registers itself with a balancer's control channel: `/`, `/work?ms=50`, `/20k`
@@ -81,6 +85,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
     match command {
         Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
+        Cmd::Pick(args) => pick::run(&args).await.map(|()| true),
         Cmd::Soak(args) => soak::run(&args).await,
         Cmd::ServeHttp(args) => samples::http(&args).await.map(|()| true),
         Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),

@@ -17,7 +17,12 @@ pub(crate) struct Machine {
     pub(crate) commit: String,
     /// The working tree had changes.
     pub(crate) dirty: bool,
+    /// Empty where none was run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) lb: String,
+    /// Empty in results from before it was asked.
+    #[serde(default)]
+    pub(crate) rustc: String,
     /// `None` where it is not installed.
     pub(crate) nginx: Option<String>,
     pub(crate) haproxy: Option<String>,
@@ -25,7 +30,19 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// With the balancer's program, and those it is compared with.
     pub(crate) fn look(lb: &Path) -> Self {
+        Self {
+            lb: program(lb),
+            nginx: version("nginx", "-v"),
+            haproxy: version("haproxy", "-v"),
+            wrk: version("wrk", "-v"),
+            ..Self::here()
+        }
+    }
+
+    /// Without any program.
+    pub(crate) fn here() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let git = |args: &[&str]| said(Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args));
@@ -36,10 +53,8 @@ impl Machine {
             date: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
             commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "?".into()),
             dirty: git(&["status", "--porcelain", "--untracked-files=no"]).is_some(),
-            lb: program(lb),
-            nginx: version("nginx", "-v"),
-            haproxy: version("haproxy", "-v"),
-            wrk: version("wrk", "-v"),
+            rustc: said(Command::new("rustc").arg("--version")).unwrap_or_else(|| "?".into()),
+            ..Self::default()
         }
     }
 }

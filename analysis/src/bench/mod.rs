@@ -4,7 +4,7 @@
 //! take turns. `docs/benchmarks.md` says how and why.
 
 mod figures;
-mod goals;
+pub(crate) mod goals;
 pub(crate) mod machine;
 mod micro;
 mod paced;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::goals::Verdict;
 use super::relay::CONNECTIONS;
 use super::report::{Report, Sample, Spread};
 use super::workload::{MEMBERS, PACED, RELAY_IDLE, RELAYED, UDP, WORKLOADS, Workload};
@@ -37,7 +38,7 @@ pub(crate) fn page(report: &Report) -> String {
             let _ = write!(page, "\n## {title}\n\n{table}\n");
         }
     };
-    section("Goals", goals(report));
+    section("Goals", goals(&report.verdicts));
     section("CPU time by request, saturating load", workloads(report, &WORKLOADS));
     section("Latency at one rate for all", paced(report));
     section("Idle connections", idle(report));
@@ -65,8 +66,8 @@ pub(crate) fn markdown(header: &[&str], words: usize, rows: Vec<Vec<String>>) ->
     Some(table.to_string())
 }
 
-fn goals(report: &Report) -> Option<String> {
-    let row = |verdict: &super::goals::Verdict| {
+pub(crate) fn goals(verdicts: &[Verdict]) -> Option<String> {
+    let row = |verdict: &Verdict| {
         vec![
             verdict.row.clone(),
             verdict.goal.clone(),
@@ -77,7 +78,7 @@ fn goals(report: &Report) -> Option<String> {
         ]
     };
     let header = ["row", "goal", "limit", "median", "range", "holds"];
-    markdown(&header, 2, report.verdicts.iter().map(row).collect())
+    markdown(&header, 2, verdicts.iter().map(row).collect())
 }
 
 fn workloads(report: &Report, workloads: &[Workload]) -> Option<String> {
@@ -245,7 +246,8 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-fn range(spread: Spread) -> String {
+/// From the least to the most.
+pub(crate) fn range(spread: Spread) -> String {
     format!("{}..{}", number(spread.min), number(spread.max))
 }
 
