@@ -27,6 +27,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0xAA, 0x33, 0x77),
     RGBColor(0x66, 0xCC, 0xEE),
 ];
+/// Of what is shaded: lines of all colours show on it.
+const SHADE: RGBColor = RGBColor(0xEE, 0xEE, 0xEE);
 const FONT: &str = "sans-serif";
 const CAPTION: u32 = 17;
 const LABEL: u32 = 13;
@@ -121,6 +123,7 @@ pub(crate) struct Line {
 }
 
 /// How the axes of a chart of lines are.
+#[derive(Default)]
 pub(crate) struct Axes<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
@@ -129,10 +132,16 @@ pub(crate) struct Axes<'a> {
     pub(crate) log_y: bool,
     /// What x values are labelled; others get none.
     pub(crate) ticks: Vec<f64>,
+    /// What a label of x says, if not its value.
+    pub(crate) tick: Option<fn(f64) -> String>,
     /// Where x ends, if not at the last label.
     pub(crate) right: Option<f64>,
     /// The highest y there can be: no label is above it.
     pub(crate) most: Option<f64>,
+    /// A stretch of x that is shaded.
+    pub(crate) band: Option<(f64, f64)>,
+    /// Lines may lie on each other: each is wider than the next, so that its edges show.
+    pub(crate) nested: bool,
 }
 
 /// Lines with whiskers, and a legend if there are several.
@@ -146,10 +155,12 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     let at = |x: f64, y: f64| (place(x, axes.log_x), place(y, axes.log_y));
     let (left, right) = (place(*left, axes.log_x), place(axes.right.unwrap_or(*right), axes.log_x));
     let room = (right - left) * 0.06;
+    let legend = LEGEND_LINE * lines.len() as f64;
     let (bottom, top) = if axes.log_y {
-        (place(least, true).floor(), place(most, true).ceil())
+        let (bottom, most) = (place(least, true).floor(), place(most, true));
+        (bottom, most.ceil().max(most + (most - bottom) * legend))
     } else {
-        (0.0, most * (HEADROOM + LEGEND_LINE * lines.len() as f64))
+        (0.0, most * (HEADROOM + legend))
     };
     let labels = if axes.log_y { powers(bottom, top) } else { steps(top) }.into_iter();
     let mut chart = ChartBuilder::on(area)
@@ -170,22 +181,27 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
                 labels: labels.filter(|y| axes.most.is_none_or(|most| *y <= most)).collect(),
             },
         )?;
-    let value = |at: f64, log: bool| tick(if log { 10_f64.powf(at) } else { at });
+    if let Some((from, to)) = axes.band {
+        let corners = [(place(from, axes.log_x), bottom), (place(to, axes.log_x), top)];
+        chart.draw_series([Rectangle::new(corners, SHADE.filled())])?;
+    }
+    let value = |at: f64, log: bool| if log { 10_f64.powf(at) } else { at };
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_labels(axes.ticks.len())
-        .x_label_formatter(&|x| value(*x, axes.log_x))
+        .x_label_formatter(&|x| axes.tick.unwrap_or(tick)(value(*x, axes.log_x)))
         .x_desc(axes.x)
         .y_labels(8)
-        .y_label_formatter(&|y| value(*y, axes.log_y))
+        .y_label_formatter(&|y| tick(value(*y, axes.log_y)))
         .y_desc(axes.y)
         .label_style((FONT, LABEL))
         .draw()?;
-    for line in lines {
+    for (line, above) in lines.iter().zip((0..lines.len() as u32).rev()) {
         let colour = line.colour;
+        let width = if axes.nested { 2 + 2 * above } else { 2 };
         chart
-            .draw_series(LineSeries::new(line.points.iter().map(|(x, y, ..)| at(*x, *y)), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(line.points.iter().map(|(x, y, ..)| at(*x, *y)), colour.stroke_width(width)))?
             .label(&line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
         for (x, y, min, max) in line.points.iter().filter(|_| line.points.len() <= MARKED) {
@@ -293,13 +309,29 @@ mod tests {
             log_x: true,
             log_y: true,
             ticks: vec![3.0, 50.0],
-            right: None,
-            most: None,
+            tick: Some(|x| format!("x{x:.0}")),
+            band: Some((5.0, 20.0)),
+            nested: true,
+            ..Axes::default()
         };
-        lines(&panels[1], &axes, &[line]).unwrap();
+        let under = Line { name: "under it".into(), colour: colour(2), points: line.points.clone() };
+        lines(&panels[1], &axes, &[under, line]).unwrap();
         sheet.finish().unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        for word in ["Title", "one", "two", "3.0", "5.0", "µs", "members", "Lines", "\n50\n"] {
+        for word in [
+            "Title",
+            "one",
+            "two",
+            "3.0",
+            "5.0",
+            "µs",
+            "members",
+            "Lines",
+            "\nx50\n",
+            "#EEEEEE",
+            "under it",
+            "stroke-width=\"4\"",
+        ] {
             assert!(text.contains(word), "{word}");
         }
     }

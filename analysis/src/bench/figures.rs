@@ -92,8 +92,7 @@ fn members(report: &Report, panel: &Area<'_>) -> Drawn {
         log_x: true,
         log_y: false,
         ticks: GROWTH.map(f64::from).to_vec(),
-        right: None,
-        most: None,
+        ..Axes::default()
     };
     lines(panel, &axes, &all)
 }
@@ -129,8 +128,7 @@ fn timings(report: &Report, panel: &Area<'_>, row: &str, (title, y): (&str, &str
         log_x: true,
         log_y: row == REBUILD,
         ticks: ticks.into_iter().map(f64::from).collect(),
-        right: None,
-        most: None,
+        ..Axes::default()
     };
     lines(panel, &axes, &all)
 }

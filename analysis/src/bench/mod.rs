@@ -7,7 +7,7 @@ mod figures;
 pub(crate) mod goals;
 pub(crate) mod machine;
 mod micro;
-mod paced;
+pub(crate) mod paced;
 mod proxies;
 mod relay;
 pub(crate) mod report;

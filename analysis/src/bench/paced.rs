@@ -26,13 +26,28 @@ const LONGEST: u64 = 60_000_000_000;
 /// For what is still under way when the last request became due.
 const REST: Duration = Duration::from_secs(10);
 
+/// One request that is done.
+pub(crate) struct Done<'a> {
+    /// Which one, from 0: it was due so many intervals after the first.
+    pub(crate) number: u32,
+    /// From when it was due to the answer's last byte, or to the failure.
+    pub(crate) took: Duration,
+    /// The answer's body.
+    pub(crate) body: io::Result<&'a [u8]>,
+}
+
+/// Told of each request that is done; its error ends the run.
+type Note = dyn Fn(Done<'_>) -> io::Result<()>;
+
 /// Requests that are due, and those who may take them.
 struct Schedule {
-    due: RefCell<VecDeque<Instant>>,
+    addr: SocketAddr,
+    request: String,
+    due: RefCell<VecDeque<(u32, Instant)>>,
     some: Notify,
     /// Nothing further will become due.
     over: Cell<bool>,
-    latency: RefCell<Histogram<u64>>,
+    note: Box<Note>,
 }
 
 /// Sends `rate` requests a second over `connections` for `seconds`. Nanoseconds from when they were due to the answer's last
@@ -45,38 +60,76 @@ pub(crate) async fn run(
     seconds: u64,
 ) -> Result<Histogram<u64>, String> {
     let latency = Histogram::new_with_bounds(1, LONGEST, 3).map_err(|error| error.to_string())?;
-    let schedule = Rc::new(Schedule {
-        due: RefCell::default(),
-        some: Notify::new(),
-        over: Cell::new(false),
-        latency: RefCell::new(latency),
-    });
-    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        let stream = TcpStream::connect(addr).await.map_err(|error| format!("connect: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        streams.push(stream);
-    }
-    let local = LocalSet::new();
-    let all = local.run_until(async {
-        let mut under_way = Vec::new();
-        for stream in streams {
-            let (schedule, request) = (Rc::clone(&schedule), request.clone());
-            under_way.push(tokio::task::spawn_local(async move { serve(stream, &schedule, request.as_bytes()).await }));
-        }
-        dispatch(&schedule, rate, (rate * seconds as f64) as u32).await?;
-        let rest = async {
-            for connection in under_way {
-                connection.await.map_err(io::Error::other)??;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(REST, rest).await.map_err(io::Error::other)?
-    });
-    all.await.map_err(|error: io::Error| error.to_string())?;
-    let latency = schedule.latency.borrow().clone();
+    let latency = Rc::new(RefCell::new(latency));
+    let recorded = Rc::clone(&latency);
+    let note = move |done: Done<'_>| {
+        done.body?;
+        let nanos = u64::try_from(done.took.as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
+        recorded.borrow_mut().saturating_record(nanos);
+        Ok(())
+    };
+    let connections = Connections::open(addr, path, connections).await?;
+    connections.run(rate, (rate * seconds as f64) as u32, note).await?;
+    let latency = latency.borrow().clone();
     Ok(latency)
+}
+
+/// Connections that are open already: what they cost is no part of the first requests' time.
+pub(crate) struct Connections {
+    addr: SocketAddr,
+    path: &'static str,
+    streams: Vec<TcpStream>,
+}
+
+impl Connections {
+    pub(crate) async fn open(addr: SocketAddr, path: &'static str, count: usize) -> Result<Self, String> {
+        let mut streams = Vec::with_capacity(count);
+        for _ in 0..count {
+            streams.push(connect(addr).await.map_err(|error| format!("connect: {error}"))?);
+        }
+        Ok(Self { addr, path, streams })
+    }
+
+    /// Sends `total` requests, `rate` a second, the first at once, and tells `note` of each. An error if `note` has one, or
+    /// if not all are done some time after the last was due.
+    pub(crate) async fn run(
+        self,
+        rate: f64,
+        total: u32,
+        note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
+    ) -> Result<(), String> {
+        let schedule = Rc::new(Schedule {
+            addr: self.addr,
+            request: format!("GET {} HTTP/1.1\r\nHost: bench\r\n\r\n", self.path),
+            due: RefCell::default(),
+            some: Notify::new(),
+            over: Cell::new(false),
+            note: Box::new(note),
+        });
+        let local = LocalSet::new();
+        let all = local.run_until(async {
+            let mut under_way = Vec::new();
+            for stream in self.streams {
+                let schedule = Rc::clone(&schedule);
+                under_way.push(tokio::task::spawn_local(async move { serve(stream, &schedule).await }));
+            }
+            dispatch(&schedule, rate, total).await?;
+            let rest = async {
+                for connection in under_way {
+                    connection.await.map_err(io::Error::other)??;
+                }
+                Ok(())
+            };
+            tokio::time::timeout(REST, rest).await.map_err(io::Error::other)?
+        });
+        all.await.map_err(|error: io::Error| error.to_string())
+    }
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Makes requests due, on time: a timer of the kernel's, as the runtime's own has a grain of a millisecond.
@@ -91,7 +144,7 @@ async fn dispatch(schedule: &Schedule, rate: f64, total: u32) -> io::Result<()> 
     while sent < total {
         let now = Instant::now();
         while sent < total && begin + interval * sent <= now {
-            schedule.due.borrow_mut().push_back(begin + interval * sent);
+            schedule.due.borrow_mut().push_back((sent, begin + interval * sent));
             schedule.some.notify_one();
             sent += 1;
         }
@@ -110,37 +163,53 @@ fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// One connection: takes what is due, one after the other.
-async fn serve(mut stream: TcpStream, schedule: &Schedule, request: &[u8]) -> io::Result<()> {
+/// One connection: takes what is due, one after the other. Another takes its place after a failure.
+async fn serve(stream: TcpStream, schedule: &Schedule) -> io::Result<()> {
+    let mut kept = Some(stream);
     let mut buffer = Vec::with_capacity(4096);
     loop {
         let due = schedule.due.borrow_mut().pop_front();
-        let Some(due) = due else {
+        let Some((number, due)) = due else {
             if schedule.over.get() {
                 return Ok(());
             }
             schedule.some.notified().await;
             continue;
         };
-        stream.write_all(request).await?;
-        buffer.clear();
-        while !whole(&buffer)? {
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer's end"));
-            }
+        let body = exchange(&mut kept, schedule, &mut buffer).await;
+        let took = due.elapsed();
+        if body.is_err() {
+            kept = None;
         }
-        let nanos = u64::try_from(due.elapsed().as_nanos()).unwrap_or(LONGEST).clamp(1, LONGEST);
-        schedule.latency.borrow_mut().saturating_record(nanos);
+        (schedule.note)(Done { number, took, body: body.map(|body| &buffer[body..]) })?;
     }
 }
 
-/// Is this one whole answer? Anything but a 200 with a Content-Length is an error.
-fn whole(bytes: &[u8]) -> io::Result<bool> {
+/// One request and its answer: where in `buffer` its body begins.
+async fn exchange(kept: &mut Option<TcpStream>, schedule: &Schedule, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let stream = match kept {
+        Some(stream) => stream,
+        None => kept.insert(connect(schedule.addr).await?),
+    };
+    stream.write_all(schedule.request.as_bytes()).await?;
+    buffer.clear();
+    loop {
+        if let Some(body) = whole(buffer)? {
+            return Ok(body);
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer's end"));
+        }
+    }
+}
+
+/// Where its body begins, once this is one whole answer. Anything but a 200 with a Content-Length is an error.
+fn whole(bytes: &[u8]) -> io::Result<Option<usize>> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = answer.parse(bytes).map_err(|error| bad(&error.to_string()))? else {
-        return Ok(false);
+        return Ok(None);
     };
     if answer.code != Some(200) {
         return Err(bad(&format!("status {}", answer.code.unwrap_or_default())));
@@ -148,7 +217,7 @@ fn whole(bytes: &[u8]) -> io::Result<bool> {
     let length = answer.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let length: Option<usize> = length.and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok());
     let end = head + length.ok_or_else(|| bad("no content-length"))?;
-    if bytes.len() > end { Err(bad("bytes behind the answer")) } else { Ok(bytes.len() == end) }
+    if bytes.len() > end { Err(bad("bytes behind the answer")) } else { Ok((bytes.len() == end).then_some(head)) }
 }
 
 #[cfg(test)]
@@ -160,8 +229,8 @@ mod tests {
     #[test]
     fn an_answer_is_whole_at_its_last_byte() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        assert!(whole(answer).unwrap());
-        assert!((0..answer.len()).all(|end| !whole(&answer[..end]).unwrap()));
+        assert_eq!(whole(answer).unwrap(), Some(answer.len() - 2));
+        assert!((0..answer.len()).all(|end| whole(&answer[..end]).unwrap().is_none()));
         assert!(whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!").is_err());
         assert!(whole(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").is_err());
     }
@@ -191,5 +260,39 @@ mod tests {
         // correction a single one would be slow.
         let slow = latency.count_between(100_000_000, LONGEST);
         assert!(slow >= 70, "{slow}");
+    }
+
+    /// Answers every second request, and hangs up on the others.
+    async fn fickle(listener: TcpListener) {
+        for answers in (0_u32..).map(|count| count.is_multiple_of(2)) {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1024];
+            if stream.read(&mut buffer).await.unwrap_or(0) > 0 && answers {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                let _ = stream.read(&mut buffer).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_and_the_next_request_has_a_new_connection() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(fickle(listener));
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let noted = Rc::clone(&told);
+        let note = move |done: Done<'_>| {
+            noted.borrow_mut().push((done.number, done.body.ok().map(<[u8]>::to_vec)));
+            Ok(())
+        };
+        Connections::open(addr, "/", 1).await.unwrap().run(100.0, 7, note).await.unwrap();
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        let ok = || Some(b"ok".to_vec());
+        // An answer, the connection's end in place of the next one, a connection that is hung up on, and so on.
+        let wanted = [ok(), None, None, ok(), None, None, ok()];
+        assert_eq!(*told.borrow(), (0..).zip(wanted).collect::<Vec<_>>());
+        let failed = run(addr, "/", 100.0, 1, 1).await.unwrap_err();
+        assert!(failed.contains("connect"), "{failed}");
     }
 }

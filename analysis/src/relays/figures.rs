@@ -60,7 +60,7 @@ fn document(rows: &[Row]) -> Line {
 
 fn axes<'a>(title: &'a str, y: &'a str, servers: &[usize]) -> Axes<'a> {
     let ticks = servers.iter().map(|servers| *servers as f64).collect();
-    Axes { title, x: "servers", y, log_x: false, log_y: false, ticks, right: None, most: None }
+    Axes { title, x: "servers", y, log_x: false, log_y: false, ticks, ..Axes::default() }
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ pub(super) fn draw(samples: &[Second], file: &Path) -> Drawn {
     let draw = |panel: &Area<'_>, index: usize, (title, y): (&str, &str), value: fn(&Second) -> f64| {
         let point = |second: &Second| (second.requests as f64 / scale, value(second), value(second), value(second));
         let line = Line { name: y.into(), colour: colour(index), points: samples.iter().map(point).collect() };
-        let axes = Axes { title, x, y, log_x: false, log_y: false, ticks: steps(end), right: Some(end), most: None };
+        let axes =
+            Axes { title, x, y, log_x: false, log_y: false, ticks: steps(end), right: Some(end), ..Axes::default() };
         lines(panel, &axes, &[line])
     };
     let panels = sheet.panels()?;
