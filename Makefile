@@ -16,7 +16,7 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread demo bench bench-quick bench-pick soak analysis figures fuzz test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread demo bench bench-quick bench-pick soak slow analysis figures fuzz test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -91,6 +91,9 @@ bench-pick: need-cargo ## Time one choice of a replica, by policy and number of 
 
 soak: build ## Five million requests: none may fail, memory must stay flat (ARGS='--kill-every 5')
 	@cargo run --locked -q --release -p analysis -- soak --lb $(RELEASE)/lb $(ARGS)
+
+slow: build ## Slow one of four replicas down, and compare the policies' latencies (3 minutes)
+	@cargo run --locked -q --release -p analysis -- slow --lb $(RELEASE)/lb $(ARGS)
 
 analysis: build ## Run the experiments with TCP and UDP servers beside the source documents' figures (3 minutes)
 	@cargo run --locked -q --release -p analysis -- relays --lb $(RELEASE)/lb $(ARGS)

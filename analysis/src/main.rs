@@ -15,6 +15,7 @@ mod relay;
 mod relays;
 mod replica;
 mod samples;
+mod slow;
 mod soak;
 mod spread;
 mod udp_replica;
@@ -33,13 +34,15 @@ const EXAMPLES: &str = "Examples:
   analysis pick -- round-robin                      one choice of a replica, timed, of one policy only
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
   analysis relays --rounds 1                        the experiments with TCP and UDP servers, once each
+  analysis slow --seconds 6 --policies round-robin,peak-ewma  one slow replica of four, two policies, 30 seconds
   analysis serve-http --port 30000 --relay-port 50000        register an HTTP server with a balancer on this host
   analysis serve-udp --relay-port 20000 --encoding msgpack   register a UDP echo server, in the other encoding
   analysis burst --tcp 127.0.0.1:50000 -n 11                 11 requests at once, and who answered them
   analysis demo --documents-ports                   registered, spread, unregistered, killed: each step is checked
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
-`make bench`, `make bench-quick`, `make bench-pick`, `make soak` and `make analysis` build lb, and run this optimised.";
+`make bench`, `make bench-quick`, `make bench-pick`, `make soak`, `make slow` and `make analysis` build lb, and run this
+optimised.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -69,6 +72,8 @@ enum Cmd {
     Demo(demo::Args),
     /// Repeat the source document's experiments with TCP and UDP servers, beside its figures
     Relays(relays::Args),
+    /// Slow one replica of four down, and compare the policies' latencies
+    Slow(slow::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -92,6 +97,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Burst(args) => burst::run(&args).await,
         Cmd::Demo(args) => demo::run(&args).await,
         Cmd::Relays(args) => relays::run(&args).await,
+        Cmd::Slow(args) => slow::run(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::UdpReplica(args) => udp_replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
