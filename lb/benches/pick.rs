@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, measurement::WallTime};
+use lb::placement::hash::RingHash;
+use lb::placement::ring::{MAX_SLOTS, RingConfig};
+use lb::placement::{Place, REQUEST_IDS};
 use lb::policy::{PickCx, Picker, PolicyConfig, PolicyKind};
 use lb::pool::{Lease, Pool, PoolReader, pool};
 use lb::replica::{Generation, Health, Hostname, PoolLoad, Replica, ReplicaId, ReplicaSpec};
-use lb::ring::{MAX_SLOTS, REQUEST_IDS, RingConfig, RingHash};
 use pingora_ketama::{Bucket, Continuum, DEFAULT_POINT_MULTIPLE};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -35,12 +37,13 @@ struct Case {
 
 /// `ring` and `bound` mean something to some kinds only.
 fn config(kind: PolicyKind, ring: RingConfig, bound: Option<f64>) -> PolicyConfig {
-    PolicyConfig { kind, ring, bound }
+    PolicyConfig { kind, ring, bound, ..PolicyConfig::default() }
 }
 
 /// What a picker is told of the request; all else as for a first try.
 fn request(key: u64) -> PickCx<'static> {
-    PickCx { key, tried: &[] }
+    // Chance that differs with the key, as cheap as can be.
+    PickCx { key, random: key.wrapping_mul(0x9e37_79b9_7f4a_7c15), ..PickCx::default() }
 }
 
 /// A ring that holds `members`, in the proportion that the default ring has when it is full.
@@ -95,8 +98,7 @@ fn members(count: u32, load: &Arc<PoolLoad>) -> Result<Arc<[Arc<Replica>]>, Stri
 /// Makes `count` ready replicas the pool's members, and gives a picker over them.
 fn publish(pool: &Pool, count: u32) -> Result<Arc<dyn Picker>, String> {
     let members = members(count, &pool.load())?;
-    let ids: Vec<ReplicaId> = members.iter().map(|member| member.id).collect();
-    pool.publish(Arc::clone(&members), &ids);
+    pool.publish(Arc::clone(&members), &Place::first(count));
     Ok(pool.policy().build(members))
 }
 

@@ -199,14 +199,21 @@ pub struct Replica {
     pub addr: SocketAddr,
     standing: AtomicU32,
     priority: AtomicU16,
-    latency: PeakEwma,
     /// Thousandths.
     ramp: AtomicU16,
+    idle: Notify,
+    pool: Arc<PoolLoad>,
+    load: Load,
+}
+
+/// What changes with every request: on cache lines of its own, as a choice reads the rest of many replicas.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Load {
     in_flight: AtomicU32,
     served: AtomicU64,
     failed: AtomicU64,
-    idle: Notify,
-    pool: Arc<PoolLoad>,
+    latency: PeakEwma,
 }
 
 impl Replica {
@@ -219,13 +226,10 @@ impl Replica {
             addr,
             standing: AtomicU32::new(Standing { health: Health::Unready, weight: Share::default().weight }.pack()),
             priority: AtomicU16::new(Share::default().priority),
-            latency: PeakEwma::default(),
             ramp: AtomicU16::new(FULL_RAMP),
-            in_flight: AtomicU32::new(0),
-            served: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
             idle: Notify::new(),
             pool,
+            load: Load::default(),
         }
     }
 
@@ -272,7 +276,7 @@ impl Replica {
     pub fn set_health(&self, health: Health) {
         // Said again with every good heartbeat; mostly that is no change.
         self.change(|before| (before.health != health).then_some(Standing { health, ..before }));
-        if health == Health::Draining && self.in_flight.load(Ordering::SeqCst) == 0 {
+        if health == Health::Draining && self.load.in_flight.load(Ordering::SeqCst) == 0 {
             self.idle.notify_waiters();
         }
     }
@@ -312,17 +316,17 @@ impl Replica {
     /// in milliseconds of the pool's clock.
     #[inline]
     pub fn latency(&self, now: u64, decay: Duration) -> Option<f32> {
-        self.latency.get(now, decay)
+        self.load.latency.get(now, decay)
     }
 
     /// Takes in how long it took to answer.
     pub(crate) fn measure(&self, latency: Duration, now: u64, decay: Duration) {
-        self.latency.observe(latency, now, decay);
+        self.load.latency.observe(latency, now, decay);
     }
 
     /// Takes in for how long it has not answered: that can only make it look worse.
     pub(crate) fn measure_failure(&self, latency: Duration, now: u64, decay: Duration) {
-        self.latency.observe_failure(latency, now, decay);
+        self.load.latency.observe_failure(latency, now, decay);
     }
 
     /// What a newcomer may hold as a part of what the others may, above 0 to 1; `None` for one that is no newcomer.
@@ -341,17 +345,17 @@ impl Replica {
     /// Requests held by leases on this replica.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::SeqCst)
+        self.load.in_flight.load(Ordering::SeqCst)
     }
 
     /// Responses it gave.
     pub fn served(&self) -> u64 {
-        self.served.load(Ordering::Relaxed)
+        self.load.served.load(Ordering::Relaxed)
     }
 
     /// Tries on it that failed.
     pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+        self.load.failed.load(Ordering::Relaxed)
     }
 
     /// Load of the pool it belongs to.
@@ -365,7 +369,7 @@ impl Replica {
     /// The order matters: in first, then the look at its health. The supervisor sets `Draining` first, then looks at the
     /// count. So whichever comes second sees the other, and no request is begun on a replica that was found idle.
     pub(crate) fn enter(&self) -> bool {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.load.in_flight.fetch_add(1, Ordering::SeqCst);
         self.pool.in_flight.fetch_add(1, Ordering::Relaxed);
         if matches!(self.health(), Health::Draining | Health::Lost) {
             self.leave();
@@ -377,17 +381,17 @@ impl Replica {
     /// Counts a request out.
     pub(crate) fn leave(&self) {
         self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.health() == Health::Draining {
+        if self.load.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.health() == Health::Draining {
             self.idle.notify_waiters();
         }
     }
 
     pub(crate) fn count_served(&self) {
-        self.served.fetch_add(1, Ordering::Relaxed);
+        self.load.served.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.load.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until a draining replica holds no request.

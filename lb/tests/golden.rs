@@ -1,4 +1,5 @@
-//! The ring against vectors that `golden/ring.py` made from the definition, independently of this code.
+//! Ring and tables against vectors that `golden/ring.py` and `golden/tables.py` made from the definitions, independently of
+//! this code.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,9 +9,12 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
 
-use lb::placement::Lookup;
 use lb::placement::hash::Probing;
+use lb::placement::maglev::Maglev;
+use lb::placement::ownership::Ownership;
+use lb::placement::rendezvous::Rendezvous;
 use lb::placement::ring::{Ring, RingConfig};
+use lb::placement::{Lookup, Place};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -40,4 +44,74 @@ fn the_ring_is_the_one_that_the_definition_gives() {
             assert_eq!(table.walk(key).next(), Some(owner), "{what}, key {key}");
         }
     }
+}
+
+/// A table of `maglev.json` or `rendezvous.json`; the script describes it.
+#[derive(Deserialize)]
+struct TableVector {
+    slots: u32,
+    members: Vec<(u32, u16)>,
+    table: Option<Vec<u32>>,
+    crc32: u32,
+    counts: Vec<usize>,
+    owners: Vec<u32>,
+    #[serde(default)]
+    rankings: Vec<(u32, Vec<u32>)>,
+}
+
+#[derive(Deserialize)]
+struct TableVectors {
+    keys: Vec<u64>,
+    tables: Vec<TableVector>,
+}
+
+impl TableVector {
+    fn places(&self) -> Vec<Place> {
+        self.members.iter().map(|(id, weight)| Place { id: *id, weight: *weight }).collect()
+    }
+
+    fn check(&self, keys: &[u64], ownership: &Ownership, table: &impl Lookup) {
+        let what = format!("{} slots, {:?}", self.slots, self.members);
+        let by_slot = ownership.by_slot();
+        if let Some(whole) = &self.table {
+            assert_eq!(by_slot, whole, "{what}");
+        }
+        let bytes: Vec<u8> = by_slot.iter().flat_map(|id| id.to_le_bytes()).collect();
+        assert_eq!(crc32fast::hash(&bytes), self.crc32, "{what}");
+        let count = |id: u32| by_slot.iter().filter(|owner| **owner == id).count();
+        assert_eq!(self.members.iter().map(|(id, _)| count(*id)).collect::<Vec<_>>(), self.counts, "{what}");
+        for (key, owner) in keys.iter().zip(&self.owners) {
+            assert_eq!((ownership.owner(*key), table.owner(*key)), (Some(*owner), Some(*owner)), "{what}, key {key}");
+        }
+    }
+}
+
+#[test]
+fn maglevs_tables_are_those_that_the_definition_gives() {
+    let TableVectors { keys, tables } = serde_json::from_str(include_str!("golden/maglev.json")).unwrap();
+    assert_eq!((keys.len() > 20, tables.len()), (true, 45));
+    for vector in tables {
+        let maglev = Maglev::new(vector.slots, &vector.places());
+        vector.check(&keys, &maglev.ownership(), &maglev.freeze(|id| id));
+    }
+}
+
+#[test]
+fn rendezvous_winners_are_those_that_the_definition_gives() {
+    let TableVectors { keys, tables } = serde_json::from_str(include_str!("golden/rendezvous.json")).unwrap();
+    assert_eq!((keys.len() > 20, tables.len()), (true, 45));
+    let mut ranked = 0;
+    for vector in tables {
+        let mut rendezvous = Rendezvous::new(vector.slots);
+        rendezvous.hold(&vector.places());
+        let table = rendezvous.freeze(|id| id);
+        vector.check(&keys, &rendezvous.ownership(), &table);
+        for (slot, ranking) in &vector.rankings {
+            // Walks begin with keys, so one is looked for that has this slot.
+            let key = (0..2_000_000).find(|key| table.slot(*key) == *slot).unwrap();
+            assert_eq!(table.walk(key).collect::<Vec<_>>(), *ranking, "slot {slot} of {}", vector.slots);
+            ranked += 1;
+        }
+    }
+    assert!(ranked > 100, "{ranked} rankings");
 }

@@ -23,10 +23,24 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Ring numbers are below this, so that a weighted replica's further virtual nodes get numbers that nobody else has.
 const FURTHER: u64 = 1 << 24;
 
-/// `number % slots`. A division takes longer than all else in a look-up, and most rings need none.
-#[inline]
-fn remainder(number: u64, slots: u64) -> u64 {
-    if slots.is_power_of_two() { number & (slots - 1) } else { number % slots }
+/// A number of slots to find a remainder by. A division takes longer than all else in a look-up, and most rings need none;
+/// whether it is needed is found out once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Modulus {
+    slots: u32,
+    is_power_of_two: bool,
+}
+
+impl Modulus {
+    pub(super) fn new(slots: u32) -> Self {
+        Self { slots, is_power_of_two: slots.is_power_of_two() }
+    }
+
+    #[inline]
+    fn remainder(self, number: u64) -> u32 {
+        let slots = u64::from(self.slots);
+        if self.is_power_of_two { (number & (slots - 1)) as u32 } else { (number % slots) as u32 }
+    }
 }
 
 /// The same part of `slots` that `hash` is of 2^64 (D. Lemire, "Fast Random Integer Generation in an Interval", 2019).
@@ -39,15 +53,20 @@ impl RingHash {
     /// The slot where the search for `key`'s virtual node begins, in `0..slots`.
     #[inline]
     pub fn key_slot(self, key: u64, slots: u32) -> u32 {
+        self.slot(key, Modulus::new(slots))
+    }
+
+    /// The same for a number of slots that many keys are asked for.
+    #[inline]
+    pub(super) fn slot(self, key: u64, slots: Modulus) -> u32 {
         match self {
             // A polynomial may be reduced before it is evaluated, so no key can overflow.
             Self::Assignment => {
-                let slots = u64::from(slots);
-                let i = remainder(key, slots);
-                remainder(i * i + 2 * i + 17, slots) as u32
+                let i = u64::from(slots.remainder(key));
+                slots.remainder(i * i + 2 * i + 17)
             }
-            Self::Modified => part(key.wrapping_mul(GOLDEN), slots),
-            Self::Xxh3 => remainder(xxh3_64(&key.to_le_bytes()), u64::from(slots)) as u32,
+            Self::Modified => part(key.wrapping_mul(GOLDEN), slots.slots),
+            Self::Xxh3 => slots.remainder(xxh3_64(&key.to_le_bytes())),
         }
     }
 

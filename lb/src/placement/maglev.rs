@@ -19,8 +19,7 @@ pub const MAX_SLOTS: u32 = 5_000_011;
 
 /// Can a table have this many slots? Only prime numbers make every preference visit every slot.
 pub fn is_prime(number: u32) -> bool {
-    number >= 2
-        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+    number >= 2 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Whose turn it is, and where it looks next.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::hash::{Probing, RingHash};
+use super::hash::{Modulus, Probing, RingHash};
 use super::ownership::{Ownership, Slots};
 use super::{Lookup, Place};
 
@@ -195,13 +195,13 @@ impl Ring {
             [] => Box::default(),
             nodes => starts.iter().map(|start| nodes[*start as usize]).collect(),
         };
-        RingTable { hash: self.config.hash, slots: self.slots.len() as u32, owners, starts, nodes }
+        RingTable { hash: self.config.hash, slots: Modulus::new(self.slots.len() as u32), owners, starts, nodes }
     }
 
     /// Who owns which slot, by ring number.
     pub fn ownership(&self) -> Ownership {
-        let RingTable { owners, slots, .. } = self.freeze(|id| id);
-        let owners = if owners.is_empty() { vec![0; slots as usize].into() } else { owners };
+        let owners = self.freeze(|id| id).owners;
+        let owners = if owners.is_empty() { vec![0; self.slots.len()].into() } else { owners };
         Ownership::new(Slots::Ring(self.config.hash), owners)
     }
 
@@ -215,7 +215,7 @@ impl Ring {
 #[derive(Debug, Clone)]
 pub struct RingTable {
     hash: RingHash,
-    slots: u32,
+    slots: Modulus,
     /// What `freeze` was told to hold for the first virtual node clockwise, by slot; empty if there is none.
     owners: Box<[u32]>,
     /// That node's position in `nodes`, by slot.
@@ -227,7 +227,7 @@ pub struct RingTable {
 impl Lookup for RingTable {
     #[inline]
     fn slot(&self, key: u64) -> u32 {
-        self.hash.key_slot(key, self.slots)
+        self.hash.slot(key, self.slots)
     }
 
     #[inline]
