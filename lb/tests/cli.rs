@@ -89,6 +89,7 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--heartbeat-interval", "5"], &[], &["--heartbeat-interval is '5'", "500ms"]);
     refused(&["--listen", "localhost"], &[], &["--listen is 'localhost'", "0.0.0.0:5000"]);
     refused(&["--hash-key", "ip"], &[], &["--hash-key is 'ip'", "client-ip"]);
+    refused(&["--hash-key", "path,header:x"], &[], &["'header:x' stands behind 'path', which always decides"]);
     refused(&["--runtime", "podman"], &[], &["--runtime is 'podman'", "docker, process, static"]);
     refused(&["--runtime", "static"], &[], &["--runtime is 'static'", "--members"]);
     refused(&["--runtime", "static", "--members", "a=b"], &[], &["--members is 'a=b'", "host:port"]);

@@ -10,6 +10,7 @@
 
 mod support;
 
+use support::client::Client;
 use support::eventually;
 use support::replica::{Answer, Replica, balance, field, nobody, raw, ready, response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -280,6 +281,44 @@ async fn a_hash_key_keeps_a_client_on_its_replica() {
         used.insert(replica);
     }
     assert_eq!(used.len(), 3);
+}
+
+#[tokio::test]
+async fn the_first_hash_key_that_a_request_has_places_it() {
+    let mut replicas = Vec::new();
+    for name in ["0", "1", "2", "3"] {
+        replicas.push(Replica::start(response("200 OK", "", name)).await);
+    }
+    let members: Vec<_> = replicas.iter().collect();
+    // Without virtual nodes enough, a few keys might all belong to one replica.
+    let ring = ["--hash", "xxh3", "--slots", "4096", "--vnodes", "100"];
+    let lb = ready(&members, &[&ring[..], &["--hash-key", "header:x-user,cookie:sid,client-ip"]].concat()).await;
+    let ask = async |from: u8, fields: &str| {
+        let mut client = Client::connect_from(&lb, [127, 0, 0, from].into()).await;
+        client.ask(&format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await.text()
+    };
+    let mut by_user = Vec::new();
+    for n in 1..=20 {
+        // Whatever comes behind it in the list is not asked.
+        let by_header = ask(1, &format!("X-User: u{n}\r\n")).await;
+        assert_eq!(ask(n, &format!("Cookie: sid=other{n}\r\nX-User: u{n}\r\n")).await, by_header);
+        // The same text as a cookie is the same key; an empty header is none.
+        assert_eq!(ask(n, &format!("X-User:\r\nCookie: sid=u{n}\r\n")).await, by_header);
+        by_user.push(by_header);
+    }
+    let mut by_address = Vec::new();
+    for n in 1..=20 {
+        let replica = ask(n, "").await;
+        for fields in ["Cookie: sid=\r\n", "X-User: \r\nCookie: other=1; sid=\r\n"] {
+            assert_eq!(ask(n, fields).await, replica, "{n} {fields}");
+        }
+        by_address.push(replica);
+    }
+    for mut used in [by_user, by_address] {
+        used.sort();
+        used.dedup();
+        assert!(used.len() > 1, "all 20 keys belong to {used:?}");
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use crate::placement::maglev;
 use crate::placement::ring::{MAX_SLOTS, RingConfig};
 use crate::policy::{PolicyConfig, PolicyKind, Spill};
 use crate::probe::HeartbeatConfig;
-use crate::proxy::{HashKey, NotFound, Percent, ProxyConfig, RetryBudget, TrustedProxies};
+use crate::proxy::{HashKeys, NotFound, Percent, ProxyConfig, RetryBudget, TrustedProxies};
 use crate::replica::{Hostname, Share};
 use crate::runtime::process::ServerCommand;
 use crate::supervisor::{Backoff, FleetConfig};
@@ -342,7 +342,7 @@ fn heartbeat(l: &mut Layers) -> Option<HeartbeatConfig> {
 }
 
 fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
-    let hash_key = l.parse("hash_key", str::parse::<HashKey>);
+    let hash_keys = l.parse("hash_key", str::parse::<HashKeys>);
     let not_found = l.parse("not_found", str::parse::<NotFound>);
     let fields = l.parse("max_headers", number(1..=MAX_FIELDS));
     let bytes = l.parse("max_header_bytes", number(64..=1024 * 1024));
@@ -363,7 +363,7 @@ fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
     let trusted_proxies = l.parse("trusted_proxies", str::parse::<TrustedProxies>);
     let keepalive = l.parse("replica_keepalive", time);
     Some(ProxyConfig {
-        hash_key: hash_key?,
+        hash_keys: hash_keys?,
         not_found: not_found?,
         head: HeadLimits { fields: fields?, bytes: bytes?, target: target? },
         max_body: max_body?,

@@ -71,7 +71,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(PLACEMENT, "spill_share", "LB_SPILL_SHARE", "100%", "SHARE", "priority: the next tier helps once so many of a tier's replicas are not ready"),
     setting(PLACEMENT, "spill_in_flight", "LB_SPILL_IN_FLIGHT", "off", "N|off", "priority: the next tier helps once all of a tier hold so many requests each"),
     setting(PLACEMENT, "ewma_decay", "LB_EWMA_DECAY", "10s", "TIME", "peak-ewma: for a peak of latency to fade to 1/e"),
-    setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "KEY", "what places a request: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
+    setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "LIST", "what places a request, the first of a list that it has: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
     setting(HEARTBEATS, "heartbeat_interval", "LB_HEARTBEAT_INTERVAL", "500ms", "TIME", "from one heartbeat to the next"),
     setting(HEARTBEATS, "heartbeat_timeout", "LB_HEARTBEAT_TIMEOUT", "500ms", "TIME", "for one heartbeat"),
     setting(HEARTBEATS, "heartbeat_falls", "LB_HEARTBEAT_FALLS", "3", "N", "failures in a row that fail a replica"),

@@ -35,7 +35,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use forwarded::TrustedProxies;
-pub use key::HashKey;
+pub use key::{HashKey, HashKeys};
 pub use own::OwnRoutes;
 pub use retry::{Percent, RetryBudget};
 
@@ -79,7 +79,7 @@ impl fmt::Display for NotFound {
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
     /// What places a request.
-    pub hash_key: HashKey,
+    pub hash_keys: HashKeys,
     /// What a 404 becomes.
     pub not_found: NotFound,
     /// What a request's header may measure.

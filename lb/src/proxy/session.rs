@@ -114,7 +114,7 @@ fn plan(worker: &Worker, head: &RequestHead<'_, '_>, peer: &Peer) -> Plan {
     let path = whole.find('?').unwrap_or(whole.len()) + usize::from(head.target.rootless);
     Plan {
         framing: head.framing,
-        key: worker.config.hash_key.of(head, client, random),
+        key: worker.config.hash_keys.of(head, client, random),
         repeatable: is_repeatable(head.method),
         to_head: head.method == "HEAD",
         is_1_1: head.is_1_1,
