@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, watch};
 
+use crate::pin::PinKey;
 use crate::placement::Place;
 use crate::policy::{Explanation, PickCx, Picker, Policy};
-use crate::replica::{Generation, PoolLoad, Replica};
+use crate::replica::{Generation, Hostname, PoolLoad, Replica};
 
 /// Suspicions that may wait for the supervisor. One that finds no room is dropped: the replica is out of rotation already,
 /// and its next regular probe brings it back or fails it.
@@ -34,12 +36,15 @@ pub struct Snapshot {
     /// The members, ready or not.
     pub members: Arc<[Arc<Replica>]>,
     picker: Arc<dyn Picker>,
+    /// Members by their pins; empty unless clients are kept at replicas.
+    pinned: FxHashMap<u128, Arc<Replica>>,
 }
 
 /// The supervisor's side of the pool.
 pub struct Pool {
     policy: Arc<dyn Policy>,
     load: Arc<PoolLoad>,
+    pins: Option<PinKey>,
     reader: PoolReader,
     changes: watch::Sender<u64>,
 }
@@ -72,15 +77,27 @@ impl Clock {
 pub fn pool(policy: Arc<dyn Policy>) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>) {
     let members: Arc<[Arc<Replica>]> = Arc::new([]);
     let picker = policy.build(Arc::clone(&members));
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot { epoch: 0, members, picker }));
+    let snapshot =
+        Arc::new(ArcSwap::from_pointee(Snapshot { epoch: 0, members, picker, pinned: FxHashMap::default() }));
     let (suspicions, suspected) = mpsc::channel(SUSPICIONS);
     let (changes, changed) = watch::channel(0);
     let clock = Clock { began: Instant::now(), decay: policy.decay() };
     let reader = PoolReader { snapshot, suspicions, changes: changed, clock };
-    (Pool { policy, load: Arc::default(), reader: reader.clone(), changes }, reader, suspected)
+    (Pool { policy, load: Arc::default(), pins: None, reader: reader.clone(), changes }, reader, suspected)
 }
 
 impl Pool {
+    /// The same with pins by `key`, instead of none.
+    #[must_use]
+    pub fn with_pins(self, key: PinKey) -> Self {
+        Self { pins: Some(key), ..self }
+    }
+
+    /// The pin of a new replica, by its host name and its runtime's name for it; 0 unless there are pins.
+    pub fn pin(&self, hostname: &Hostname, runtime_id: &str) -> u128 {
+        self.pins.as_ref().map_or(0, |key| key.pin(hostname, runtime_id))
+    }
+
     /// Load cell that new replicas share.
     pub fn load(&self) -> Arc<PoolLoad> {
         Arc::clone(&self.load)
@@ -96,7 +113,9 @@ impl Pool {
         self.policy.place(places);
         let picker = self.policy.build(Arc::clone(&members));
         let epoch = self.reader.snapshot.load().epoch + 1;
-        self.reader.snapshot.store(Arc::new(Snapshot { epoch, members, picker }));
+        let pinned = members.iter().filter(|member| member.pin != 0).map(|member| (member.pin, Arc::clone(member)));
+        let pinned = pinned.collect();
+        self.reader.snapshot.store(Arc::new(Snapshot { epoch, members, picker, pinned }));
         self.announce();
     }
 
@@ -123,6 +142,15 @@ impl PoolReader {
             }
             // It began to leave between the look and the lease; it is not ready any more, so the next pick is another.
         }
+    }
+
+    /// A lease on the member with this pin, if it is ready and was not tried. Its load and its weight do not matter: a
+    /// session can't go elsewhere.
+    pub fn acquire_pinned(&self, pin: u128, cx: &PickCx<'_>) -> Option<Lease> {
+        let snapshot = self.snapshot.load();
+        let replica = snapshot.pinned.get(&pin)?;
+        let usable = replica.is_ready() && !cx.tried.contains(&replica.generation);
+        if usable { Lease::on(replica) } else { None }
     }
 
     /// Milliseconds of the pool's clock, for [`PickCx::now`]; 0 if the policy does not go by latency.
@@ -218,7 +246,7 @@ impl Drop for Lease {
 mod tests {
     use super::*;
     use crate::policy::PolicyConfig;
-    use crate::replica::{Health, Hostname, ReplicaId, ReplicaSpec};
+    use crate::replica::{Health, ReplicaId, ReplicaSpec};
 
     fn fixture(n: u32) -> (Pool, PoolReader, mpsc::Receiver<Suspicion>, Arc<[Arc<Replica>]>) {
         let (pool, reader, suspected) = pool(PolicyConfig::default().policy());
@@ -264,6 +292,45 @@ mod tests {
         assert_eq!(suspected.try_recv(), Ok(Suspicion::Refused(Generation(1))));
         assert!(suspected.try_recv().is_err());
         assert!((0..1000).all(|key| reader.acquire(&PickCx { key, ..CX }).unwrap().replica().id == ReplicaId(2)));
+    }
+
+    #[test]
+    fn a_pin_leases_its_member_as_long_as_that_is_ready() {
+        let (pool, reader, _suspected, members) = fixture(2);
+        assert_eq!(pool.pin(&members[0].hostname, "id"), 0, "there are no pins");
+        let pool = pool.with_pins(PinKey::public("fleet"));
+        let members: Arc<[_]> = members
+            .iter()
+            .map(|member| {
+                let Replica { id, generation, hostname, .. } = &**member;
+                let spec = ReplicaSpec { id: *id, generation: *generation, hostname: hostname.clone() };
+                let replica = Replica::new(&spec, member.addr, pool.load()).with_pin(pool.pin(hostname, "id"));
+                replica.set_health(Health::Ready);
+                Arc::new(replica)
+            })
+            .collect();
+        let pins = [members[0].pin, members[1].pin];
+        assert!(pins[0] != 0 && pins[1] != 0 && pins[0] != pins[1]);
+        let leased = |pin, cx: &PickCx<'_>| reader.acquire_pinned(pin, cx).map(|lease| lease.replica().id.0);
+        assert_eq!(leased(pins[0], &CX), None, "not published yet");
+        pool.publish(Arc::clone(&members), &Place::first(2));
+        // However much it holds, and wherever the policy would go.
+        let held: Vec<_> = (0..100).map(|_| reader.acquire_pinned(pins[1], &CX).unwrap()).collect();
+        assert!(held.iter().all(|lease| lease.replica().id.0 == 2) && members[1].in_flight() == 100);
+        drop(held);
+        assert_eq!((leased(pins[0], &CX), leased(pins[1], &CX)), (Some(1), Some(2)));
+        assert_eq!(leased(pins[0], &PickCx { tried: &[members[0].generation], ..CX }), None);
+        assert_eq!(leased(pins[0], &PickCx { tried: &[members[1].generation], ..CX }), Some(1));
+        for unknown in [0, 1, pins[0] ^ 1] {
+            assert_eq!(leased(unknown, &CX), None);
+        }
+        for health in [Health::Unready, Health::Lost, Health::Draining] {
+            members[0].set_health(health);
+            assert_eq!(leased(pins[0], &CX), None, "{health:?}");
+        }
+        pool.publish(members.iter().take(1).cloned().collect(), &Place::first(2));
+        assert_eq!(leased(pins[1], &CX), None, "no member any more");
+        assert_eq!((members[0].in_flight(), members[1].in_flight(), pool.load().in_flight()), (0, 0, 0));
     }
 
     #[tokio::test]

@@ -197,6 +197,8 @@ pub struct Replica {
     pub hostname: Hostname,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// What clients that are kept at it bring along; 0 for none.
+    pub pin: u128,
     standing: AtomicU32,
     priority: AtomicU16,
     /// Thousandths.
@@ -224,6 +226,7 @@ impl Replica {
             generation: spec.generation,
             hostname: spec.hostname.clone(),
             addr,
+            pin: 0,
             standing: AtomicU32::new(Standing { health: Health::Unready, weight: Share::default().weight }.pack()),
             priority: AtomicU16::new(Share::default().priority),
             ramp: AtomicU16::new(FULL_RAMP),
@@ -258,6 +261,12 @@ impl Replica {
             self.pool.changes.fetch_add(1, Ordering::Release);
         }
         Some(before)
+    }
+
+    /// The same with a pin, instead of none.
+    #[must_use]
+    pub fn with_pin(self, pin: u128) -> Self {
+        Self { pin, ..self }
     }
 
     /// Its health as last set.

@@ -82,7 +82,7 @@ fn refused(args: &[&str], environment: &[(&str, &str)], says: &[&str]) {
 fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--slots", "0"], &[], &["--slots is '0'", "1 to 1048576"]);
     refused(&["--slots", "4", "--vnodes", "5"], &[], &["--vnodes is '5'", "1 to 4"]);
-    refused(&[], &[("LB_HASH", "md5")], &["LB_HASH is 'md5'", "assignment, xxh3"]);
+    refused(&[], &[("LB_HASH", "md5")], &["LB_HASH is 'md5'", "assignment, modified, xxh3"]);
     refused(&["--policy", "best"], &[], &["--policy is 'best'", "consistent, round-robin"]);
     refused(&["--policy", "round-robin", "--slow-start", "5s"], &[], &["--slow-start is '5s'", "round-robin has none"]);
     refused(&["--bound", "1"], &[], &["--bound is '1'", "above 1", "or off"]);
@@ -90,6 +90,7 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--listen", "localhost"], &[], &["--listen is 'localhost'", "0.0.0.0:5000"]);
     refused(&["--hash-key", "ip"], &[], &["--hash-key is 'ip'", "client-ip"]);
     refused(&["--hash-key", "path,header:x"], &[], &["'header:x' stands behind 'path', which always decides"]);
+    refused(&["--sticky", "a b"], &[], &["--sticky is 'a b'", "a cookie's name", "or off"]);
     refused(&["--runtime", "podman"], &[], &["--runtime is 'podman'", "docker, process, static"]);
     refused(&["--runtime", "static"], &[], &["--runtime is 'static'", "--members"]);
     refused(&["--runtime", "static", "--members", "a=b"], &[], &["--members is 'a=b'", "host:port"]);
@@ -106,6 +107,20 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--server-command", "'unbalanced"], &[], &["--server-command is", "quoted"]);
     // Everything that is wrong at once.
     refused(&["--slots", "x", "--tries", "0"], &[("LB_BOUND", "y")], &["--slots", "--tries", "LB_BOUND"]);
+}
+
+#[test]
+fn a_secret_is_neither_shown_nor_told_in_a_message() {
+    let (short, long) = ("too short", "long enough for this");
+    refused(&["--sticky-secret", short], &[], &["--sticky-secret is '(not shown)'", "16 characters or more"]);
+    refused(&[], &[("LB_STICKY_SECRET", "")], &["LB_STICKY_SECRET", "16 characters or more"]);
+    for (args, environment) in
+        [(&["check", "--sticky-secret", long][..], short), (&["check"], short), (&["check"], long)]
+    {
+        let output = lb(args, &[("LB_STICKY_SECRET", environment)]);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains("(not shown)") && !said.contains(long) && !said.contains(short), "{said}");
+    }
 }
 
 #[test]

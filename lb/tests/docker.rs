@@ -229,3 +229,55 @@ async fn a_restarted_balancer_adopts_its_fleet() {
     assert!(lb.ended().await.success());
     assert!(engine.containers().is_empty(), "{:?}", engine.containers());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sticky_session_outlives_the_other_containers_and_the_balancer() {
+    let _turn = TURN.lock().await;
+    let Some(engine) = Engine::for_test("a_sticky_session_outlives_the_other_containers_and_the_balancer") else {
+        return;
+    };
+    let mut args = engine.args().to_vec();
+    // No secret: the containers' IDs are.
+    args.extend(["--policy", "round-robin", "--sticky", "sid"]);
+    let mut lb = Lb::ready(&args).await;
+    let ask = async |lb: &Lb, cookie: &str| {
+        let response = lb.client.get(lb.url("/home")).header("cookie", cookie).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let set = response.headers().get("set-cookie").map(|value| value.to_str().unwrap().to_owned());
+        let set = set.and_then(|value| Some(value.split_once(';')?.0.to_owned()));
+        let greeting = response.text().await.unwrap();
+        let name = greeting.split("Server: ").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        (name.to_owned(), set)
+    };
+    let (name, cookie) = ask(&lb, "").await;
+    let cookie = cookie.expect("a cookie");
+    let stays = async |lb: &Lb| {
+        for _ in 0..10 {
+            assert_eq!(ask(lb, &cookie).await, (name.clone(), None));
+        }
+    };
+    stays(&lb).await;
+    for other in lb.rep().await.into_iter().filter(|other| *other != name) {
+        docker_ok(&["kill", &other]);
+        eventually("it is replaced", async || (!lb.rep().await.contains(&other)).then_some(())).await;
+        stays(&lb).await;
+    }
+    lb.until_ready().await;
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        lb.signal(signal);
+        lb.ended().await;
+        lb = Lb::ready(&args).await;
+        stays(&lb).await;
+    }
+    kill(&name).await;
+    let (elsewhere, new) = eventually("it is kept elsewhere", async || {
+        // It may answer once more, before it is dead.
+        let (name, set) = ask(&lb, &cookie).await;
+        set.map(|set| (name, set))
+    })
+    .await
+    .0;
+    assert_ne!((&elsewhere, &new), (&name, &cookie));
+    lb.until_ready().await;
+    assert_eq!(ask(&lb, &new).await, (elsewhere, None));
+}

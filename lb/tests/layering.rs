@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["placement", "ewma", "http1", "metrics", "shutdown", "memory", "net"],
     &["replica"],
-    &["policy", "watchdog"],
+    &["policy", "watchdog", "pin"],
     &["pool"],
     &["proxy", "relay", "runtime", "probe"],
     &["supervisor", "registry"],

@@ -26,7 +26,7 @@ use super::relays::RelayItem;
 use super::{explain, page, replicas, ring};
 use crate::policy::{Policy, PolicyConfig};
 use crate::pool::PoolReader;
-use crate::proxy::HashKey;
+use crate::proxy::HashKeys;
 use crate::registry::{self, RegistryHandle};
 use crate::supervisor::SupervisorHandle;
 
@@ -40,7 +40,7 @@ pub struct Api {
     /// What that was configured with.
     pub config: PolicyConfig,
     /// What places a request.
-    pub hash_key: HashKey,
+    pub hash_keys: HashKeys,
     /// The published members.
     pub pool: PoolReader,
     /// What is counted.

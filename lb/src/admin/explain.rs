@@ -94,7 +94,7 @@ pub(super) async fn show(State(api): State<Api>, RawQuery(query): RawQuery) -> R
         return Err(ApiError::Bad("key is missing; allowed: a request's key, such as key=132574".into()));
     };
     let source = query.parse("source", str::parse::<HashKey>)?;
-    let (source, id) = api.hash_key.key_of(key, source.as_ref()).map_err(ApiError::Bad)?;
+    let (source, id) = api.hash_keys.key_of(key, source.as_ref()).map_err(ApiError::Bad)?;
     let snapshot = api.pool.snapshot();
     let generation = |name: &str| -> Result<Generation, ApiError> {
         let member = snapshot.members.iter().find(|member| member.hostname.as_str() == name);

@@ -21,6 +21,7 @@ use crate::admin::assignment;
 use crate::config::{Config, RuntimeConfig};
 use crate::metrics::{ControlMetrics, ProxyMetrics};
 use crate::net::bind;
+use crate::pin::PinKey;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
 use crate::proxy::worker::{self, Common, WorkerConfig};
@@ -148,7 +149,10 @@ impl App {
         let control_addr = control.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let policy = config.policy.policy();
-        let (pool, reader, suspicions) = pool(Arc::clone(&policy));
+        let (mut pool, reader, suspicions) = pool(Arc::clone(&policy));
+        if let Some(key) = pin_key(&config) {
+            pool = pool.with_pins(key);
+        }
         let start = Start { config: &config, pool, suspicions };
         let (supervisor, supervising) = match &config.runtime {
             RuntimeConfig::Process(command) => start.supervisor(Process::new(command.clone())?).await?,
@@ -183,7 +187,7 @@ impl App {
                 supervisor: supervisor.clone(),
                 policy,
                 config: config.policy,
-                hash_key: config.proxy.hash_key.clone(),
+                hash_keys: config.proxy.hash_keys.clone(),
                 pool: reader.clone(),
                 metrics: registry,
                 relays: registrations,
@@ -278,6 +282,26 @@ impl Start<'_> {
         let (supervisor, handle) = started.map_err(|error: StartError| AppError::Runtime(error.to_string()))?;
         Ok((handle, tokio::spawn(supervisor.run())))
     }
+}
+
+/// What the cookies of sticky sessions are signed with; `None` if there are no such sessions.
+fn pin_key(config: &Config) -> Option<PinKey> {
+    config.proxy.sticky.as_ref()?;
+    let fleet = match &config.runtime {
+        RuntimeConfig::Docker(docker) => &docker.fleet,
+        RuntimeConfig::Process(_) | RuntimeConfig::Static(_) => "",
+    };
+    Some(match (&config.sticky_secret, &config.runtime) {
+        (Some(secret), _) => PinKey::secret(secret.as_bytes(), fleet),
+        (None, RuntimeConfig::Docker(_)) => PinKey::public(fleet),
+        (None, runtime) => {
+            // Child processes end with the balancer, and sessions at them do anyway.
+            if matches!(runtime, RuntimeConfig::Static(_)) {
+                tracing::warn!("sticky sessions end with this balancer, as no sticky_secret is set");
+            }
+            PinKey::secret(&rand::random::<[u8; 32]>(), fleet)
+        }
+    })
 }
 
 fn serve_admin(listener: TcpListener, api: Api) {

@@ -103,7 +103,7 @@ pub(crate) fn run() -> ExitCode {
         .iter()
         .filter_map(|setting| {
             let (value, origin) = layers.get(setting.key)?;
-            let value = if setting.key == "control_token" { "(not shown)" } else { value };
+            let value = if setting.is_secret() { "(not shown)" } else { value };
             Some((setting.key, value.to_owned(), origin.to_string()))
         })
         .collect();

@@ -131,8 +131,10 @@ impl Layers {
     /// Says that a setting's value can't be used.
     pub fn refuse(&mut self, key: &str, why: &str) {
         let Some((value, origin)) = self.values.get(key) else { return };
-        let name = find(key).map_or_else(|| key.to_owned(), |setting| name(setting, origin));
-        self.problems.push(Problem(format!("{name} is '{value}'; {why}")));
+        let setting = find(key);
+        let name = setting.map_or_else(|| key.to_owned(), |setting| name(setting, origin));
+        let shown = if setting.is_some_and(Setting::is_secret) { "(not shown)" } else { value };
+        self.problems.push(Problem(format!("{name} is '{shown}'; {why}")));
     }
 }
 

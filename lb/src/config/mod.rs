@@ -24,7 +24,7 @@ use crate::placement::maglev;
 use crate::placement::ring::{MAX_SLOTS, RingConfig};
 use crate::policy::{PolicyConfig, PolicyKind, Spill};
 use crate::probe::HeartbeatConfig;
-use crate::proxy::{HashKeys, NotFound, Percent, ProxyConfig, RetryBudget, TrustedProxies};
+use crate::proxy::{HashKeys, NotFound, Percent, ProxyConfig, RetryBudget, StickyCookie, TrustedProxies};
 use crate::replica::{Hostname, Share};
 use crate::runtime::process::ServerCommand;
 use crate::supervisor::{Backoff, FleetConfig};
@@ -53,6 +53,8 @@ pub struct Config {
     pub remove_on_exit: bool,
     /// How a replica is chosen.
     pub policy: PolicyConfig,
+    /// What the cookies of sticky sessions are signed with, if something was said.
+    pub sticky_secret: Option<String>,
     /// The data path.
     pub proxy: ProxyConfig,
     /// Client connections at one time; half of the open files if nothing is said.
@@ -145,6 +147,12 @@ fn or_off<T>(parse: impl FnOnce(&str) -> Result<T, String>) -> impl FnOnce(&str)
     }
 }
 
+fn secret(text: &str) -> Result<String, String> {
+    const SHORTEST: usize = 16;
+    let is_long = text.chars().count() >= SHORTEST;
+    if is_long { Ok(text.to_owned()) } else { Err(format!("a text of {SHORTEST} characters or more")) }
+}
+
 fn member_list(text: &str) -> Result<Vec<(Hostname, String, Share)>, String> {
     const ALLOWED: &str = "host:port or name=host:port, separated by commas, each name once; \
                            ;weight=N and ;priority=N (0 to 65535) may follow";
@@ -203,6 +211,7 @@ impl Config {
         let control_listen = l.parse("control_listen", or_off(address));
         let workers = l.parse("workers", number(0..=1024));
         let policy = policy(l);
+        let sticky_secret = l.parse("sticky_secret", secret);
         let heartbeat = heartbeat(l);
         let proxy = proxy(l);
         let max_connections = l.parse("max_connections", number(1..=i64::MAX));
@@ -280,6 +289,7 @@ impl Config {
             fleet,
             remove_on_exit: remove_on_exit?,
             policy,
+            sticky_secret,
             proxy: proxy?,
             max_connections,
             log: log?,
@@ -343,6 +353,7 @@ fn heartbeat(l: &mut Layers) -> Option<HeartbeatConfig> {
 
 fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
     let hash_keys = l.parse("hash_key", str::parse::<HashKeys>);
+    let sticky = l.parse("sticky", or_off(str::parse::<StickyCookie>));
     let not_found = l.parse("not_found", str::parse::<NotFound>);
     let fields = l.parse("max_headers", number(1..=MAX_FIELDS));
     let bytes = l.parse("max_header_bytes", number(64..=1024 * 1024));
@@ -364,6 +375,7 @@ fn proxy(l: &mut Layers) -> Option<ProxyConfig> {
     let keepalive = l.parse("replica_keepalive", time);
     Some(ProxyConfig {
         hash_keys: hash_keys?,
+        sticky: sticky?,
         not_found: not_found?,
         head: HeadLimits { fields: fields?, bytes: bytes?, target: target? },
         max_body: max_body?,

@@ -72,6 +72,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(PLACEMENT, "spill_in_flight", "LB_SPILL_IN_FLIGHT", "off", "N|off", "priority: the next tier helps once all of a tier hold so many requests each"),
     setting(PLACEMENT, "ewma_decay", "LB_EWMA_DECAY", "10s", "TIME", "peak-ewma: for a peak of latency to fade to 1/e"),
     setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "LIST", "what places a request, the first of a list that it has: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
+    setting(PLACEMENT, "sticky", "LB_STICKY", "off", "NAME|off", "keep a client at one replica, by a cookie of this name"),
+    setting(PLACEMENT, "sticky_secret", "LB_STICKY_SECRET", "", "TEXT", "what that cookie is signed with [default: process, static: drawn at the start, docker: not needed]"),
     setting(HEARTBEATS, "heartbeat_interval", "LB_HEARTBEAT_INTERVAL", "500ms", "TIME", "from one heartbeat to the next"),
     setting(HEARTBEATS, "heartbeat_timeout", "LB_HEARTBEAT_TIMEOUT", "500ms", "TIME", "for one heartbeat"),
     setting(HEARTBEATS, "heartbeat_falls", "LB_HEARTBEAT_FALLS", "3", "N", "failures in a row that fail a replica"),
@@ -123,6 +125,11 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
 }
 
 impl Setting {
+    /// Is its value to be kept out of sight?
+    pub fn is_secret(&self) -> bool {
+        matches!(self.key, "control_token" | "sticky_secret")
+    }
+
     /// Its flag, without the dashes in front.
     pub fn flag(&self) -> String {
         self.key.replace('_', "-")

@@ -103,14 +103,15 @@ impl Worker {
     }
 
     async fn exchange(&self, client: &mut Client, exchange: &mut Exchange<'_>) -> Result<After, ProxyError> {
-        let key = exchange.plan.key;
+        let Plan { key, pin, .. } = *exchange.plan;
         let (mut tried, mut sent, mut stale) = (Vec::<Generation>::new(), 0, false);
         let mut free_retry = true;
         let mut last = ProxyError::NoReplica;
         loop {
             let random = self.random(|rng| rng.next_u64());
             let cx = PickCx { key, tried: &tried, random, now: self.pool.now(), limit: None };
-            let lease = match self.pool.acquire(&cx) {
+            let pinned = if pin == 0 { None } else { self.pool.acquire_pinned(pin, &cx) };
+            let lease = match pinned.or_else(|| self.pool.acquire(&cx)) {
                 Some(lease) => lease,
                 // Nobody else is left, but a replica closed an idle connection under the request: a new one may do.
                 None if std::mem::take(&mut stale) => {
@@ -231,7 +232,11 @@ impl Worker {
             expects_continue: plan.expects_continue,
             hides_not_found: self.hides_not_found(),
         };
-        let mut respond = Respond { asked, buffer, way, on_status: &on_status };
+        // The client is kept at whoever answers: its own replica may have failed since it was pinned.
+        let pin = lease.replica().pin;
+        let unpinned = self.config.sticky.as_ref().filter(|_| pin != plan.pin);
+        let cookie = unpinned.map(|sticky| sticky.field(pin, plan.secure)).unwrap_or_default();
+        let mut respond = Respond { asked, added: &cookie, buffer, way, on_status: &on_status };
         let mut up = pin!(exchange.upload.run(&client.head, &client.stream, &mut client.input, stream, way));
         let mut down = pin!(respond.run(stream, &client.stream));
         let mut refused = false;

@@ -84,6 +84,14 @@ impl Peer {
         client
     }
 
+    /// Did the client of a request use HTTPS, by the word of a trusted proxy?
+    pub(super) fn is_secure(&self, fields: &[Field<'_>]) -> bool {
+        let mut protocols = fields.iter().filter(|field| known(field.name.as_bytes()) == Known::XForwardedProto);
+        // The first of several is the one that the client has used.
+        let first = protocols.next().filter(|_| self.is_trusted).and_then(|field| list(field.value).next());
+        first.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"https"))
+    }
+
     /// Writes the fields that tell a replica where a request came from. `dropped` says which fields of it do not count.
     pub(super) fn write(
         &self,
@@ -192,6 +200,20 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, junk, 10.3.3.3")]), "10.3.3.3");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("192.0.2.1", &[("x-forwarded-for", "1.1.1.1")]), "192.0.2.1");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_can_say_that_a_request_was_secure() {
+        let is_secure = |peer: &str, protocols: &[&str]| {
+            let pairs: Vec<_> = protocols.iter().map(|protocol| ("X-Forwarded-Proto", *protocol)).collect();
+            Peer::new(peer.parse().unwrap(), &"10.0.0.0/8".parse().unwrap()).is_secure(&fields(&pairs))
+        };
+        for secure in [&["https"][..], &["HTTPS"], &["https, http"], &["https", "http"]] {
+            assert!(is_secure("10.0.0.1", secure) && !is_secure("192.0.2.1", secure), "{secure:?}");
+        }
+        for plain in [&[][..], &["http"], &[""], &["http, https"], &["httpsx"]] {
+            assert!(!is_secure("10.0.0.1", plain), "{plain:?}");
+        }
     }
 
     #[test]

@@ -45,9 +45,7 @@ impl HashKey {
             Self::ClientIp => Some(hash_ip(client())),
             Self::Path => Some(xxh3_64(request.target.path().as_bytes())),
             Self::Header(name) => values(request.fields, name.as_str()).find(|value| !value.is_empty()).map(xxh3_64),
-            Self::Cookie(name) => {
-                cookies(request.fields, name).find(|value| !value.is_empty()).map(|value| xxh3_64(value.as_bytes()))
-            }
+            Self::Cookie(name) => cookies(request.fields, name).find(|value| !value.is_empty()).map(xxh3_64),
             Self::Query(name) => {
                 request.target.query().and_then(|query| query_value(query, name)).map(|value| xxh3_64(value.as_bytes()))
             }
@@ -161,27 +159,15 @@ impl fmt::Display for HashKeys {
     }
 }
 
-impl HashKey {
-    /// TEMPORARY
-    pub fn key_of(&self, text: &str, _source: Option<&Self>) -> Result<(Self, u64), String> {
-        match self {
-            Self::Random => text.parse().map(|key| (Self::Random, key)).map_err(|_| "key: a whole number".to_owned()),
-            other => Ok((other.clone(), xxh3_64(text.as_bytes()))),
-        }
-    }
-}
-
 fn values<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
 /// The values of cookie `name` (RFC 6265, section 4.2.1).
-fn cookies<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b str> {
+pub(super) fn cookies<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
     values(fields, "cookie")
-        .filter_map(|value| std::str::from_utf8(value).ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter_map(move |(key, value)| (key == name).then_some(value))
+        .flat_map(|value| value.split(|byte| *byte == b';'))
+        .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The first value of a query's parameter that is not empty.

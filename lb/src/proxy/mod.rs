@@ -12,7 +12,7 @@
 //! | `tunnel` | a connection after a switch of protocols |
 //! | `own` | requests for the balancer itself |
 //! | `connections`, `addresses` | what these stand on, besides [`crate::net`] and [`crate::watchdog`] |
-//! | `key`, `rewrite`, `forwarded`, `retry` | pure decisions |
+//! | `key`, `sticky`, `rewrite`, `forwarded`, `retry` | pure decisions |
 //! | `error` | failures as statuses |
 
 mod addresses;
@@ -26,6 +26,7 @@ mod respond;
 mod retry;
 mod rewrite;
 mod session;
+mod sticky;
 mod tunnel;
 mod upload;
 pub mod worker;
@@ -38,6 +39,7 @@ pub use forwarded::TrustedProxies;
 pub use key::{HashKey, HashKeys};
 pub use own::OwnRoutes;
 pub use retry::{Percent, RetryBudget};
+pub use sticky::StickyCookie;
 
 use crate::http1::HeadLimits;
 
@@ -80,6 +82,8 @@ impl fmt::Display for NotFound {
 pub struct ProxyConfig {
     /// What places a request.
     pub hash_keys: HashKeys,
+    /// What keeps a client at its replica.
+    pub sticky: Option<StickyCookie>,
     /// What a 404 becomes.
     pub not_found: NotFound,
     /// What a request's header may measure.

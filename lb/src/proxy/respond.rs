@@ -68,6 +68,8 @@ struct Taken {
 /// One response on its way.
 pub(super) struct Respond<'a> {
     pub(super) asked: Asked,
+    /// Fields that the client gets on top of the replica's, as lines.
+    pub(super) added: &'a [u8],
     pub(super) buffer: &'a mut Buffer,
     pub(super) way: Way<'a>,
     /// Told the status, once there is one that counts.
@@ -175,9 +177,9 @@ impl Respond<'_> {
         // And what came behind a request for another protocol was not meant for this one.
         let in_doubt = self.asked.upgrade && head.status >= 200 && !client.is_quiet();
         let keep_alive = self.asked.keep_alive && delivery != Delivery::UntilClose && read_whole && !in_doubt;
-        let verbatim = head.verbatim && self.asked.is_1_1 && keep_alive;
+        let verbatim = head.verbatim && self.asked.is_1_1 && keep_alive && self.added.is_empty();
         if !verbatim {
-            for_client(&head, delivery, self.asked.is_1_1, keep_alive, out);
+            for_client(&head, delivery, self.asked.is_1_1, keep_alive, self.added, out);
         }
         Ok(Some(Taken {
             status: head.status,

@@ -130,12 +130,13 @@ impl Delivery {
     }
 }
 
-/// Writes the head that a client gets.
+/// Writes the head that a client gets; `added` are further fields, as lines, of a final response.
 pub(super) fn for_client(
     head: &ResponseHead<'_, '_>,
     delivery: Delivery,
     client_is_1_1: bool,
     keep_alive: bool,
+    added: &[u8],
     out: &mut Vec<u8>,
 ) {
     // Writing to a vector does not fail.
@@ -153,6 +154,9 @@ pub(super) fn for_client(
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
         out.extend_from_slice(b"\r\n");
+    }
+    if head.status >= 200 || switches {
+        out.extend_from_slice(added);
     }
     match delivery {
         // RFC 9110, section 8.6.
@@ -264,13 +268,31 @@ mod tests {
         assert!(to_replica("GET /c HTTP/1.0\r\n\r\n").starts_with("GET /c HTTP/1.1\r\nhost: \r\n"));
     }
 
-    fn to_client(text: &str, client_is_1_1: bool, keep_alive: bool) -> String {
+    fn with_added(text: &str, client_is_1_1: bool, keep_alive: bool, added: &str) -> String {
         let mut slots = field_slots();
         let head = response::parse(text.as_bytes(), false, &mut slots).unwrap().unwrap();
         let mut out = Vec::new();
         let delivery = Delivery::of(head.framing, client_is_1_1);
-        for_client(&head, delivery, client_is_1_1, keep_alive, &mut out);
+        for_client(&head, delivery, client_is_1_1, keep_alive, added.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    fn to_client(text: &str, client_is_1_1: bool, keep_alive: bool) -> String {
+        with_added(text, client_is_1_1, keep_alive, "")
+    }
+
+    #[test]
+    fn fields_are_added_to_final_responses_beside_those_of_the_replica() {
+        let added = |text: &str| with_added(text, true, true, "set-cookie: lb=1\r\n");
+        assert_eq!(
+            added("HTTP/1.1 200 OK\r\nSet-Cookie: lb=2\r\nset-cookie: a=1\r\nContent-Length: 5\r\n\r\n"),
+            "HTTP/1.1 200 OK\r\nSet-Cookie: lb=2\r\nset-cookie: a=1\r\nset-cookie: lb=1\r\ncontent-length: 5\r\n\r\n"
+        );
+        assert_eq!(
+            added("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"),
+            "HTTP/1.1 101 Go\r\nset-cookie: lb=1\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+        );
+        assert_eq!(added("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n");
     }
 
     #[test]

@@ -57,6 +57,10 @@ pub(super) struct Plan {
     pub(super) framing: Framing,
     /// What places it.
     pub(super) key: u64,
+    /// The pin of the replica that its client is kept at; 0 if it has none.
+    pub(super) pin: u128,
+    /// It came over HTTPS, as far as is known; only asked for where it matters.
+    pub(super) secure: bool,
     /// It may be sent twice.
     pub(super) repeatable: bool,
     pub(super) to_head: bool,
@@ -109,12 +113,18 @@ fn read_head(worker: &Worker, input: &mut Buffer, peer: &Peer, out: &mut Vec<u8>
 fn plan(worker: &Worker, head: &RequestHead<'_, '_>, peer: &Peer) -> Plan {
     let client = || peer.client(head.fields, &worker.config.trusted_proxies);
     let random = || worker.random(|rng| rng.random_range(REQUEST_IDS));
+    let (pin, secure) = match &worker.config.sticky {
+        Some(sticky) => (sticky.pin(head.fields), peer.is_secure(head.fields)),
+        None => (0, false),
+    };
     let start = head.method.len() + 1;
     let whole = head.target.path_and_query;
     let path = whole.find('?').unwrap_or(whole.len()) + usize::from(head.target.rootless);
     Plan {
         framing: head.framing,
         key: worker.config.hash_keys.of(head, client, random),
+        pin,
+        secure,
         repeatable: is_repeatable(head.method),
         to_head: head.method == "HEAD",
         is_1_1: head.is_1_1,

@@ -338,10 +338,10 @@ impl<R: Runtime> Supervisor<R> {
         let mut members = Vec::new();
         for (instance, share) in self.fleet.published() {
             let Some(addr) = instance.addr else { continue };
-            let replica = self
-                .replicas
-                .entry(instance.spec.generation)
-                .or_insert_with(|| Arc::new(Replica::new(&instance.spec, addr, self.pool.load())));
+            let replica = self.replicas.entry(instance.spec.generation).or_insert_with(|| {
+                let pin = self.pool.pin(&instance.spec.hostname, &instance.id.0);
+                Arc::new(Replica::new(&instance.spec, addr, self.pool.load()).with_pin(pin))
+            });
             replica.set_share(share);
             members.push(Arc::clone(replica));
         }
