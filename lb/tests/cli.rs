@@ -83,8 +83,34 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     refused(&["--slots", "0"], &[], &["--slots is '0'", "1 to 1048576"]);
     refused(&["--slots", "4", "--vnodes", "5"], &[], &["--vnodes is '5'", "1 to 4"]);
     refused(&[], &[("LB_HASH", "md5")], &["LB_HASH is 'md5'", "assignment, modified, xxh3"]);
-    refused(&["--policy", "best"], &[], &["--policy is 'best'", "consistent, round-robin"]);
+    refused(
+        &["--policy", "best"],
+        &[],
+        &[
+            "--policy is 'best'",
+            "consistent, maglev, rendezvous, round-robin, priority, random, least-requests, peak-ewma",
+        ],
+    );
     refused(&["--policy", "round-robin", "--slow-start", "5s"], &[], &["--slow-start is '5s'", "round-robin has none"]);
+    refused(&["--policy", "maglev", "--table-slots", "65536"], &[], &["--table-slots is '65536'", "a prime number"]);
+    refused(&["--table-slots", "1"], &[], &["--table-slots is '1'", "2 to 5000011"]);
+    refused(
+        &["--policy", "priority", "--spill-share", "0%"],
+        &[],
+        &["--spill-share is '0%'", "above 0% and up to 100%"],
+    );
+    refused(
+        &["--spill-in-flight", "5"],
+        &[],
+        &["--spill-in-flight is '5'", "policy priority, and policy is consistent"],
+    );
+    refused(
+        &["--policy", "random", "--ewma-decay", "5s"],
+        &[],
+        &["--ewma-decay is '5s'", "belongs to the policy peak-ewma"],
+    );
+    refused(&["--policy", "rendezvous", "--table-slots", "5", "--replicas", "6"], &[], &["has places for 5 at most"]);
+    refused(&["--runtime", "static", "--members", "a=b:1;weight=x"], &[], &["--members is", ";weight=N"]);
     refused(&["--bound", "1"], &[], &["--bound is '1'", "above 1", "or off"]);
     refused(&["--heartbeat-interval", "5"], &[], &["--heartbeat-interval is '5'", "500ms"]);
     refused(&["--listen", "localhost"], &[], &["--listen is 'localhost'", "0.0.0.0:5000"]);
@@ -149,9 +175,16 @@ fn ring_shows_layout_and_exact_shares() {
     let output = lb(&["ring", "--replicas", "3"], &[]);
     assert!(output.status.success());
     let shown = text(&output.stdout);
-    for part in
-        ["512 slots, 9 virtual nodes", "reach 87 slots", "84.37 %", "4.69 %", "10.94 %", "26 29 34 41 50 61 74 89 106"]
-    {
+    for part in [
+        "512 slots, 9 virtual nodes",
+        "reach 87 slots",
+        "max/mean 2.53",
+        "one more replica would move 3.12 %",
+        "84.37 %",
+        "4.69 %",
+        "10.94 %",
+        "26 29 34 41 50 61 74 89 106",
+    ] {
         assert!(shown.contains(part), "{shown}");
     }
     let output = lb(&["ring", "--json", "--slots", "1024", "--hash", "xxh3", "--probing", "quadratic"], &[]);
