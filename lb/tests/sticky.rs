@@ -117,6 +117,29 @@ async fn a_session_stays_and_clients_without_one_are_spread() {
     }
 }
 
+async fn set(lb: &Lb, hostname: &str, body: &str) {
+    let request = lb.client.patch(lb.admin_url(&format!("/api/v1/replicas/{hostname}"))).body(body.to_owned());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_replica_of_weight_zero_keeps_its_sessions_and_gets_no_others() {
+    let lb = Lb::ready(STICKY).await;
+    let mut visitor = Visitor::new(&lb).await;
+    let (name, _) = visitor.get("/home").await;
+    set(&lb, who(&name), r#"{"weight":0}"#).await;
+    assert_eq!(visitor.stays("/home", 20).await, name);
+    for _ in 0..6 {
+        assert_ne!(Visitor::new(&lb).await.get("/home").await.0, name);
+    }
+    // Nor does another's priority move it.
+    set(&lb, who(&name), r#"{"weight":1}"#).await;
+    for other in lb.rep().await.iter().filter(|other| *other != who(&name)) {
+        set(&lb, other, r#"{"priority":9}"#).await;
+    }
+    assert_eq!(visitor.stays("/home", 20).await, name);
+}
+
 async fn pids(lb: &Lb) -> BTreeMap<String, Pid> {
     let replicas = lb.replicas().await;
     let pid = |replica: &serde_json::Value| Pid::from_raw(replica["runtime_id"].as_str().unwrap().parse().unwrap());

@@ -123,8 +123,13 @@ async fn a_server_that_answers_no_connection_is_passed_over() {
 
 #[tokio::test]
 async fn by_client_address_everybody_keeps_to_a_server() {
-    // Without bounded loads, by which whoever finds a server busy goes on to the next.
-    let lb = Lb::relaying(&["--relay-policy", "consistent", "--bound", "off"]);
+    for policy in ["consistent", "rendezvous", "maglev"] {
+        keeps_to_a_server(policy).await;
+    }
+}
+
+async fn keeps_to_a_server(policy: &str) {
+    let lb = Lb::relaying(&["--relay-policy", policy]);
     let mut servers = Vec::new();
     for name in ["A", "B", "C"] {
         servers.push(TcpServer::registered(&lb, name, 50_000).await);
@@ -146,7 +151,24 @@ async fn by_client_address_everybody_keeps_to_a_server() {
     let (gone, mut control) = servers.remove(0);
     control.unregister("tcp", gone.addr.port(), 50_000).await;
     let after = place().await;
-    for (before, after) in before.iter().zip(&after) {
-        assert!(before == after || before == "A" && after != "A", "{before} {after}");
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after && *before != "A").count();
+    // Maglev's table is made anew, so a few of the others' slots may change hands.
+    assert!(moved <= usize::from(policy == "maglev"), "{policy}: {before:?} {after:?}");
+    assert_eq!(count(&after, "A"), 0);
+}
+
+#[tokio::test]
+async fn every_policy_relays() {
+    for policy in lb::policy::PolicyKind::WORDS {
+        let lb = Lb::relaying(&["--relay-policy", policy]);
+        let mut servers = Vec::new();
+        for name in ["A", "B", "C"] {
+            servers.push(TcpServer::registered(&lb, name, 50_000).await);
+        }
+        let served = names(lb.relay(50_000), 30).await;
+        assert_eq!(served.len(), 30, "{policy}");
+        let hashes = ["consistent", "maglev", "rendezvous"].contains(policy);
+        let different = served.iter().collect::<BTreeSet<_>>().len();
+        assert!(if hashes { different == 1 } else { different > 1 }, "{policy}: {served:?}");
     }
 }

@@ -121,8 +121,13 @@ async fn one_registration_that_asks_for_flows_is_enough() {
 
 #[tokio::test]
 async fn by_client_address_flows_of_one_client_go_to_one_server() {
-    // Without bounded loads, by which whoever finds a server busy goes on to the next.
-    let lb = Lb::relaying(&["--relay-policy", "consistent", "--bound", "off"]);
+    for policy in ["consistent", "maglev", "rendezvous"] {
+        go_to_one_server(policy).await;
+    }
+}
+
+async fn go_to_one_server(policy: &str) {
+    let lb = Lb::relaying(&["--relay-policy", policy]);
     let (a, b) = (UdpServer::named("A").await, UdpServer::named("B").await);
     let _controls = [register(&lb, &a, json!({})).await, register(&lb, &b, json!({})).await];
     for _ in 0..8 {
