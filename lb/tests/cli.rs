@@ -196,6 +196,17 @@ fn ring_shows_layout_and_exact_shares() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    use std::process::{Command, Stdio};
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
+    command.args(["ring", "--json"]).env_clear().stdout(writer).stderr(Stdio::piped());
+    drop(reader);
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn help_and_version_are_there_and_help_names_every_setting() {
     let help = text(&lb(&["--help"], &[]).stdout);
     for setting in lb::config::SETTINGS {

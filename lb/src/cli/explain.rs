@@ -22,7 +22,6 @@ pub(super) fn command() -> Command {
 }
 
 /// Prints the choice: as text for people, as JSON like `/api/v1/explain`.
-#[allow(clippy::print_stdout)]
 pub(super) fn show(config: &Config, matches: &ArgMatches) -> ExitCode {
     let given = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let mut path = format!("/api/v1/explain?key={}", encoded(given("key").unwrap_or_default()));
@@ -36,14 +35,12 @@ pub(super) fn show(config: &Config, matches: &ArgMatches) -> ExitCode {
         Err(error) => return super::failure(&error),
     };
     if matches.get_flag("json") {
-        println!("{answer}");
-        return ExitCode::SUCCESS;
+        return super::print(&answer);
     }
     match serde_json::from_str::<ExplainView>(&answer) {
-        Ok(view) => println!("{}", text(&view)),
-        Err(error) => return super::failure(&format_args!("the balancer answers something else: {error}")),
+        Ok(view) => super::print(&text(&view)),
+        Err(error) => super::failure(&format_args!("the balancer answers something else: {error}")),
     }
-    ExitCode::SUCCESS
 }
 
 fn text(view: &ExplainView) -> String {

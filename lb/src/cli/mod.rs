@@ -114,10 +114,7 @@ pub(crate) fn run() -> ExitCode {
     });
     match (name, config) {
         ("ring", Ok(config)) => ring::show(&config, matches.get_flag("json")),
-        ("check", Ok(_)) => {
-            check(&shown);
-            ExitCode::SUCCESS
-        }
+        ("check", Ok(_)) => check(&shown),
         ("explain", Ok(config)) => explain::show(&config, matches),
         ("set", Ok(config)) => set::run(&config, matches),
         ("relays", Ok(config)) => relays::show(&config, matches.get_flag("json")),
@@ -145,14 +142,22 @@ fn refuse(bad: &BadConfig) -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
 }
 
-#[allow(clippy::print_stdout)]
-fn check(settings: &[(&str, String, String)]) {
+fn check(settings: &[(&str, String, String)]) -> ExitCode {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["SETTING", "VALUE", "FROM"]);
     for (key, value, origin) in settings {
         table.add_row([*key, value, origin]);
     }
-    println!("{table}\n\nThe configuration is good.");
+    print(&format_args!("{}\n\nThe configuration is good.", table.trim_fmt()))
+}
+
+/// Prints what was asked for. Somebody who has read enough of it (`lb ring | head`) is no failure.
+fn print(text: &impl std::fmt::Display) -> ExitCode {
+    use std::io::Write;
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => failure(&error),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 #[allow(clippy::print_stderr)]

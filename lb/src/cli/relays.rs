@@ -10,26 +10,23 @@ use lb::config::Config;
 use super::ask::ask;
 
 /// Prints all ports and their replicas: as a table for people, as JSON like `/api/v1/relays`.
-#[allow(clippy::print_stdout)]
 pub(super) fn show(config: &Config, json: bool) -> ExitCode {
     let answer = match ask(config, "GET", "/api/v1/relays", "") {
         Ok(answer) => answer,
         Err(error) => return super::failure(&error),
     };
     if json {
-        println!("{answer}");
-        return ExitCode::SUCCESS;
+        return super::print(&answer);
     }
     let relays: Vec<RelayItem> = match serde_json::from_str(&answer) {
         Ok(relays) => relays,
         Err(error) => return super::failure(&format_args!("the balancer answers something else than relays: {error}")),
     };
     if relays.is_empty() {
-        println!("No port is relayed: no server is registered (control channel: --control-listen).");
+        super::print(&"No port is relayed: no server is registered (control channel: --control-listen).")
     } else {
-        println!("{}", table(&relays));
+        super::print(&table(&relays).trim_fmt())
     }
-    ExitCode::SUCCESS
 }
 
 const HEADER: [&str; 9] = ["RELAY", "STATE", "REPLICA", "RING", "STATE", "WEIGHT", "IN FLIGHT", "SERVED", "FAILED"];

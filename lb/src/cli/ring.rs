@@ -15,7 +15,6 @@ use lb::policy::{self, Layout, PolicyConfig, PolicyKind};
 const NAMED: usize = 40;
 
 /// Prints what replicas 1 to N would own: as a table for people, as JSON like `/api/v1/ring`.
-#[allow(clippy::print_stdout)]
 pub(super) fn show(config: &Config, json: bool) -> ExitCode {
     let replicas = config.fleet.replicas as u32;
     let policy = match config.policy.kind {
@@ -37,23 +36,18 @@ pub(super) fn show(config: &Config, json: bool) -> ExitCode {
     let view = RingView::new(&layout, &places, &names, fits);
     if json {
         return match serde_json::to_string(&view) {
-            Ok(text) => {
-                println!("{text}");
-                ExitCode::SUCCESS
-            }
+            Ok(text) => super::print(&text),
             Err(error) => super::failure(&error),
         };
     }
-    println!("{}\n\n{}", heading(&policy, &view), table(&layout, &names, &view));
-    if replicas > 0 {
-        let bound = if config.policy.bound.is_some() { " (without bounded loads, which even this out)" } else { "" };
-        println!("\nmax/mean {:.2}{bound}", view.max_mean);
-    }
-    match view.moves.add {
-        Some(moved) => println!("one more replica would move {:.2} % of the keys", moved * 100.0),
-        None => println!("there is no room for one more replica"),
-    }
-    ExitCode::SUCCESS
+    let bound = if config.policy.bound.is_some() { " (without bounded loads, which even this out)" } else { "" };
+    let max_mean = if replicas > 0 { format!("max/mean {:.2}{bound}\n", view.max_mean) } else { String::new() };
+    let add = match view.moves.add {
+        Some(moved) => format!("one more replica would move {:.2} % of the keys", moved * 100.0),
+        None => "there is no room for one more replica".into(),
+    };
+    let table = table(&layout, &names, &view);
+    super::print(&format_args!("{}\n\n{}\n\n{max_mean}{add}", heading(&policy, &view), table.trim_fmt()))
 }
 
 fn heading(policy: &PolicyConfig, view: &RingView) -> String {

@@ -22,7 +22,6 @@ pub(super) fn command() -> Command {
 }
 
 /// Has it changed, and prints what it is now.
-#[allow(clippy::print_stdout)]
 pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
     let hostname = matches.get_one::<String>("hostname").map(String::as_str).unwrap_or_default();
     let given = |name: &str| Some((name.to_owned(), Value::from(*matches.get_one::<u16>(name)?)));
@@ -37,7 +36,7 @@ pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
         Err(error) => return super::failure(&error),
     };
     let item: Value = serde_json::from_str(&answer).unwrap_or_default();
-    println!(
+    super::print(&format_args!(
         "{} (ring {}): weight {}, priority {}, {}, {} in flight",
         item["hostname"].as_str().unwrap_or(hostname),
         item["id"],
@@ -45,6 +44,5 @@ pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
         item["priority"],
         item["state"].as_str().unwrap_or_default(),
         item["in_flight"]
-    );
-    ExitCode::SUCCESS
+    ))
 }
