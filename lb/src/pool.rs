@@ -170,6 +170,12 @@ impl PoolReader {
         self.snapshot.load().picker.explain(cx)
     }
 
+    /// What a replica's latency is taken to be now, if the policy goes by that and it was measured.
+    pub fn latency(&self, replica: &Replica) -> Option<Duration> {
+        let micros = replica.latency(self.clock.now(), self.clock.decay?)?;
+        Some(Duration::from_secs_f32(micros / 1e6))
+    }
+
     /// Takes in how long a replica took to answer, if the policy goes by that.
     #[inline]
     pub fn measure(&self, replica: &Replica, latency: impl FnOnce() -> Duration) {

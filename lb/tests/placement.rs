@@ -121,6 +121,22 @@ async fn weights_change_at_run_time() {
 }
 
 #[tokio::test]
+async fn latencies_are_measured_and_shown() {
+    let lb = Lb::ready(&["--policy", "peak-ewma"]).await;
+    assert!(lb.replicas().await.iter().all(|item| item["latency_ms"].is_null()), "nothing is known yet");
+    served(&lb, 20).await;
+    // Whoever was never measured is tried first.
+    for item in lb.replicas().await {
+        let latency = item["latency_ms"].as_f64().unwrap();
+        assert!(latency > 0.0 && latency < 5_000.0, "{item}");
+    }
+    assert_eq!(lb.metric(r#"ringkeeper_replica_weight{hostname="S1",ring_id="1"}"#).await, 1.0);
+    let (_, explained) = ask(&lb, "/api/v1/explain?key=1").await;
+    assert_eq!(explained["skipped"][0]["reason"], "slower", "{explained}");
+    assert!(explained["skipped"][0]["detail"].as_str().unwrap().ends_with(" ms"), "{explained}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_set_changes_nothing() {
     let lb = Lb::ready(&["--policy", "round-robin"]).await;
     let before = lb.replicas().await;

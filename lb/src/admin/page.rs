@@ -29,6 +29,8 @@ pub(super) fn render(
     let in_flight = gauge("ringkeeper_replica_in_flight", "Requests that a replica is answering.", of_replica)?;
     let served = counter("ringkeeper_replica_served_total", "Responses that a replica gave.", of_replica)?;
     let failed = counter("ringkeeper_replica_failed_total", "Tries on a replica that failed.", of_replica)?;
+    let weight = gauge("ringkeeper_replica_weight", "A replica's weight, 0 for no new requests.", of_replica)?;
+    let priority = gauge("ringkeeper_replica_priority", "A replica's priority.", of_replica)?;
     let replicas = gauge("ringkeeper_replicas", "Replicas by state.", &["state"])?;
     let desired = gauge("ringkeeper_replicas_desired", "The desired number of replicas.", &[])?;
     let replaced = counter("ringkeeper_replicas_replaced_total", "Replicas that failed and were replaced.", &[])?;
@@ -46,6 +48,8 @@ pub(super) fn render(
         in_flight.with_label_values(labels).set(f64::from(replica.in_flight()));
         served.with_label_values(labels).inc_by(replica.served() as f64);
         failed.with_label_values(labels).inc_by(replica.failed() as f64);
+        weight.with_label_values(labels).set(f64::from(replica.weight()));
+        priority.with_label_values(labels).set(f64::from(replica.priority()));
     }
     let mut families = registry.gather();
     families.extend(fleet.gather());

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::api::Api;
 use super::body::{self, shown};
 use super::error::ApiError;
+use crate::pool::PoolReader;
 use crate::replica::{Generation, Hostname, ReplicaId};
 use crate::supervisor::{MemberStatus, Order, Refusal, State};
 
@@ -29,6 +30,8 @@ pub(super) struct ReplicaItem {
     failed: u64,
     weight: u16,
     priority: u16,
+    /// What the policy peak-ewma takes its latency to be; `null` with other policies, and until it was measured.
+    latency_ms: Option<f64>,
     /// RFC 3339.
     started_at: Option<String>,
     generation: Generation,
@@ -41,8 +44,8 @@ pub(super) struct ReplicaItem {
     last_error: Option<String>,
 }
 
-impl From<&MemberStatus> for ReplicaItem {
-    fn from(MemberStatus { view, replica }: &MemberStatus) -> Self {
+impl ReplicaItem {
+    fn new(MemberStatus { view, replica }: &MemberStatus, pool: &PoolReader) -> Self {
         let time = |time| humantime::format_rfc3339_millis(time).to_string();
         // Between two heartbeats the data path may know better.
         let suspected = view.state == State::Ready && replica.as_ref().is_some_and(|r| !r.is_ready());
@@ -62,6 +65,10 @@ impl From<&MemberStatus> for ReplicaItem {
             failed: replica.as_ref().map_or(0, |replica| replica.failed()),
             weight: view.share.weight,
             priority: view.share.priority,
+            latency_ms: replica.as_ref().and_then(|replica| pool.latency(replica)).map(|latency| {
+                // Microseconds are fine enough.
+                (latency.as_secs_f64() * 1e6).round() / 1e3
+            }),
             started_at: view.instance.as_ref().map(|instance| time(instance.started_at)),
             generation: view.spec.generation,
             desired: view.desired,
@@ -74,7 +81,7 @@ impl From<&MemberStatus> for ReplicaItem {
 
 /// `GET /api/v1/replicas`.
 pub(super) async fn list(extract::State(api): extract::State<Api>) -> Json<Vec<ReplicaItem>> {
-    Json(api.supervisor.status().members.iter().map(ReplicaItem::from).collect())
+    Json(api.supervisor.status().members.iter().map(|member| ReplicaItem::new(member, &api.pool)).collect())
 }
 
 /// What a `PATCH` asks for.
@@ -123,7 +130,7 @@ pub(super) async fn set(
     })?;
     let status = api.supervisor.status();
     let desired = status.members.iter().filter(|member| member.view.desired);
-    let item = desired.map(ReplicaItem::from).find(|item| item.hostname == hostname);
+    let item = desired.map(|member| ReplicaItem::new(member, &api.pool)).find(|item| item.hostname == hostname);
     item.map(Json).ok_or_else(|| ApiError::NotFound(format!("{hostname} has just been replaced")))
 }
 
