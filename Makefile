@@ -16,7 +16,7 @@ export RINGKEEPER_BUILD ?= host
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
-.PHONY: help run up down logs images build spread demo bench bench-quick bench-pick soak slow analysis figures fuzz test fmt lint unit doc deny clean
+.PHONY: help run up down logs images build spread demo bench bench-quick bench-pick placement soak slow analysis figures fuzz test fmt lint unit doc deny clean
 
 help: ## Show this help
 	@printf 'Ringkeeper, a load balancer that keeps its replicas alive\n\n'
@@ -88,6 +88,9 @@ bench-quick: build ## The first row of the benchmark, in under a minute
 
 bench-pick: need-cargo ## Time one choice of a replica, by policy and number of replicas (2 minutes)
 	@cargo run --locked -q --release -p analysis -- pick $(ARGS)
+
+placement: need-cargo ## Work out spread and moves of every policy and hash function, for docs/placement.md (a minute)
+	@cargo run --locked -q --release -p analysis -- placement $(ARGS)
 
 soak: build ## Five million requests: none may fail, memory must stay flat (ARGS='--kill-every 5')
 	@cargo run --locked -q --release -p analysis -- soak --lb $(RELEASE)/lb $(ARGS)

@@ -10,6 +10,7 @@ mod demo;
 mod load;
 mod loopback;
 mod pick;
+mod placement;
 mod plot;
 mod relay;
 mod relays;
@@ -32,6 +33,7 @@ const EXAMPLES: &str = "Examples:
   analysis bench --only 1m-16 --only new-64         two rows of the benchmark
   analysis bench --redraw                           tables and plots anew from the samples that are there
   analysis pick -- round-robin                      one choice of a replica, timed, of one policy only
+  analysis placement --redraw                       tables and plots of docs/placement.md anew, from the figures there are
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
   analysis relays --rounds 1                        the experiments with TCP and UDP servers, once each
   analysis slow --seconds 6 --policies round-robin,peak-ewma  one slow replica of four, two policies, 30 seconds
@@ -42,7 +44,7 @@ const EXAMPLES: &str = "Examples:
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
 `make bench`, `make bench-quick`, `make bench-pick`, `make soak`, `make slow` and `make analysis` build lb, and run this
-optimised.";
+optimised; `make placement` needs no lb.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -60,6 +62,8 @@ enum Cmd {
     Bench(bench::Args),
     /// Time one choice of a replica, by policy and number of replicas
     Pick(pick::Args),
+    /// Work out spread and moves of every policy and hash function, for docs/placement.md
+    Placement(placement::Args),
     /// Send millions of requests: none may fail, and the balancer's memory must stay flat
     Soak(soak::Args),
     /// An HTTP server that registers itself with a balancer's control channel: `/`, `/work?ms=50`, `/20k`
@@ -91,6 +95,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
         Cmd::Pick(args) => pick::run(&args).await.map(|()| true),
+        Cmd::Placement(args) => placement::run(&args).await,
         Cmd::Soak(args) => soak::run(&args).await,
         Cmd::ServeHttp(args) => samples::http(&args).await.map(|()| true),
         Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),
