@@ -15,7 +15,9 @@ pub(super) fn replaced(page: &str, part: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{read, table};
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
@@ -30,5 +32,17 @@ mod tests {
         for page in [String::new(), BEGIN.into(), format!("{END}{BEGIN}"), format!("{BEGIN}{END}{BEGIN}{END}")] {
             assert!(replaced(&page, "new").is_err(), "{page}");
         }
+    }
+
+    #[test]
+    fn the_guide_holds_the_tables_of_the_results() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let guide = std::fs::read_to_string(root.join("../docs/placement.md")).unwrap();
+        let mut report = read(&root.join("results/placement")).unwrap();
+        assert!(guide.contains(&table::part(&report)), "run analysis placement --redraw");
+        assert_eq!(replaced(&guide, &table::part(&report)).unwrap(), guide);
+        let goals = std::mem::take(&mut report.goals);
+        report.judge();
+        assert_eq!(report.goals, goals);
     }
 }
