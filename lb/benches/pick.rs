@@ -54,9 +54,10 @@ fn ring(members: u32, hash: RingHash) -> RingConfig {
     RingConfig { slots, hash, ..default }
 }
 
-/// As many points for each member as `pingora-ketama` has, on the finest ring there is.
-fn fine_ring() -> RingConfig {
-    RingConfig { slots: MAX_SLOTS, vnodes: DEFAULT_POINT_MULTIPLE, hash: RingHash::Xxh3, ..RingConfig::default() }
+/// As many points for each member as `pingora-ketama` has, and eight slots for each point, so that they are as even.
+fn fine_ring(members: u32) -> RingConfig {
+    let slots = members.saturating_mul(8 * DEFAULT_POINT_MULTIPLE).next_power_of_two().min(MAX_SLOTS);
+    RingConfig { slots, vnodes: DEFAULT_POINT_MULTIPLE, hash: RingHash::Xxh3, ..RingConfig::default() }
 }
 
 /// The cases of one policy.
@@ -75,7 +76,7 @@ fn cases(kind: PolicyKind, members: u32) -> Vec<Case> {
     for hash in [RingHash::Assignment, RingHash::Xxh3] {
         cases.push(case(&format!("bound {BOUND} {hash}"), ring(members, hash), Some(BOUND), IN_FLIGHT));
     }
-    cases.push(case(&format!("{DEFAULT_POINT_MULTIPLE} points"), fine_ring(), None, 0));
+    cases.push(case(&format!("{DEFAULT_POINT_MULTIPLE} points"), fine_ring(members), None, 0));
     cases
 }
 

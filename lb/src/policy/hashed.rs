@@ -201,9 +201,10 @@ impl<T: Lookup> HashPicker<T> {
     fn choose(&self, cx: &PickCx<'_>, witness: &mut impl Witness) -> Option<&Arc<Replica>> {
         let mut room = Room { picker: self, limit: None, full: None, newcomer: None };
         let steps = STEPS_PER_MEMBER * self.members.len() + FEWEST_STEPS;
-        let walked = self.table.walk(cx.key).take(steps).filter_map(|at| self.members.get(at as usize));
-        for replica in walked {
-            if room.has(cx, replica, witness) {
+        let mut seen = Seen::default();
+        for at in self.table.walk(cx.key).take(steps) {
+            let Some(replica) = self.members.get(at as usize) else { continue };
+            if seen.is_new(at) && room.has(cx, replica, witness) {
                 return Some(replica);
             }
         }
@@ -233,11 +234,52 @@ impl<T: Lookup> HashPicker<T> {
     }
 }
 
+/// Who was looked at on a walk already, as far as that can be said at once: the first 64 members.
+#[derive(Default)]
+struct Seen(u64);
+
+impl Seen {
+    #[inline]
+    fn is_new(&mut self, at: u32) -> bool {
+        let bit = 1_u64.checked_shl(at).unwrap_or(0);
+        let is_new = self.0 & bit == 0;
+        self.0 |= bit;
+        is_new
+    }
+}
+
+/// The limit of bounded loads for one request.
+#[derive(Clone, Copy)]
+struct Limit {
+    /// Of weight 1, not rounded up yet.
+    each: f64,
+    /// The same, rounded up: the limit of nearly everyone.
+    rounded: u32,
+}
+
+impl Limit {
+    fn new(each: f64) -> Self {
+        Self { each, rounded: rounded_up(each) }
+    }
+
+    #[inline]
+    fn of(self, weight: u16) -> u32 {
+        if weight == 1 { self.rounded } else { rounded_up(self.each * f64::from(weight)) }
+    }
+}
+
+/// As `ceil`, but without a call of the C library's.
+#[inline]
+fn rounded_up(number: f64) -> u32 {
+    let whole = number as u32;
+    whole.saturating_add(u32::from(f64::from(whole) < number))
+}
+
 /// Looks for somebody with room.
 struct Room<'p, T> {
     picker: &'p HashPicker<T>,
-    /// The limit of weight 1, once it was needed.
-    limit: Option<f64>,
+    /// Once it was needed.
+    limit: Option<Limit>,
     /// The first that was admitted but for the bound.
     full: Option<&'p Arc<Replica>>,
     newcomer: Option<&'p Arc<Replica>>,
@@ -253,9 +295,9 @@ impl<'p, T: Lookup> Room<'p, T> {
         let Some(bound) = self.picker.bound else { return true };
         let limit = *self.limit.get_or_insert_with(|| {
             let (in_flight, ready_weight) = self.picker.load(replica);
-            limit_of(bound, in_flight, ready_weight)
+            Limit::new(limit_of(bound, in_flight, ready_weight))
         });
-        let limit = (limit * f64::from(replica.weight())).ceil() as u32;
+        let limit = limit.of(replica.weight());
         let (limit, fallback) = match replica.ramp() {
             None => (limit, &mut self.full),
             Some(part) => (((f64::from(limit) * part).ceil() as u32).max(1), &mut self.newcomer),
@@ -276,7 +318,8 @@ impl<T: Lookup> Picker for HashPicker<T> {
         // Without a bound nearly every request ends here.
         if self.bound.is_none() {
             let owner = self.table.owner(cx.key).and_then(|at| self.members.get(at as usize));
-            if let Some(owner) = owner.filter(|owner| cx.admits(owner).is_ok()) {
+            let is_tried = |owner: &Replica| !cx.tried.is_empty() && cx.tried.contains(&owner.generation);
+            if let Some(owner) = owner.filter(|owner| owner.is_ready() && !is_tried(owner)) {
                 return Some(owner);
             }
         }

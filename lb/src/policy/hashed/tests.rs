@@ -17,11 +17,17 @@ fn cx(key: u64) -> PickCx<'static> {
 #[test]
 fn the_limit_is_the_contracts() {
     // ceil(1.25 × (in-flight + 1) / ready)
-    let limit = |in_flight, ready| limit_of(1.25, in_flight, ready).ceil();
-    assert_eq!(limit(0, 3), 1.0);
-    assert_eq!(limit(4, 3), 3.0);
-    assert_eq!(limit(99, 3), 42.0);
-    assert_eq!(limit(0, 0), 2.0);
+    let limit = |in_flight, ready| Limit::new(limit_of(1.25, in_flight, ready)).of(1);
+    assert_eq!(limit(0, 3), 1);
+    assert_eq!(limit(4, 3), 3);
+    assert_eq!(limit(99, 3), 42);
+    assert_eq!(limit(0, 0), 2);
+    // And by weight: ceil(1.25 × 100 × 3 / 7), not three times the limit of one.
+    assert_eq!(Limit::new(limit_of(1.25, 99, 7)).of(3), 54);
+    for number in [0.0, 0.1, 1.0, 1.000_1, 41.999, 1e9] {
+        assert_eq!(f64::from(rounded_up(number)), number.ceil(), "{number}");
+    }
+    assert_eq!(rounded_up(1e12), u32::MAX);
 }
 
 /// Serves 10,000 requests with 100 in flight at any time, and gives max/mean of what each replica got.
