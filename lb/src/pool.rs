@@ -20,6 +20,9 @@ use crate::replica::{Generation, Hostname, PoolLoad, Replica};
 /// and its next regular probe brings it back or fails it.
 const SUSPICIONS: usize = 256;
 
+/// What a failure counts as, at least, where latencies count.
+const FAILURE: Duration = Duration::from_secs(1);
+
 /// What live traffic found out about a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspicion {
@@ -184,11 +187,16 @@ impl PoolReader {
         }
     }
 
-    /// Takes in for how long it has not answered.
-    pub fn measure_failure(&self, replica: &Replica, waited: impl FnOnce() -> Duration) {
+    /// Takes in for how long it has not answered until nobody waited any more.
+    pub fn measure_wait(&self, replica: &Replica, waited: impl FnOnce() -> Duration) {
         if let Some(decay) = self.clock.decay {
             replica.measure_failure(waited(), self.clock.now(), decay);
         }
+    }
+
+    /// Takes in that it failed after so long. To fail fast is not to be fast.
+    pub fn measure_failure(&self, replica: &Replica, waited: impl FnOnce() -> Duration) {
+        self.measure_wait(replica, || waited().max(FAILURE));
     }
 
     /// Takes a replica that refused a connection out of rotation and has it probed at once.

@@ -111,6 +111,8 @@ fn bad_values_name_key_value_and_what_is_allowed() {
     );
     refused(&["--policy", "rendezvous", "--table-slots", "5", "--replicas", "6"], &[], &["has places for 5 at most"]);
     refused(&["--runtime", "static", "--members", "a=b:1;weight=x"], &[], &["--members is", ";weight=N"]);
+    assert!(lb(&["check", "--relay-policy", "priority", "--spill-in-flight", "5"], &[]).status.success());
+    refused(&["--relay-policy", "maglev", "--table-slots", "9"], &[], &["--table-slots is '9'", "a prime number"]);
     refused(&["--bound", "1"], &[], &["--bound is '1'", "above 1", "or off"]);
     refused(&["--heartbeat-interval", "5"], &[], &["--heartbeat-interval is '5'", "500ms"]);
     refused(&["--listen", "localhost"], &[], &["--listen is 'localhost'", "0.0.0.0:5000"]);

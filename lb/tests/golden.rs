@@ -67,7 +67,7 @@ struct TableVectors {
 
 impl TableVector {
     fn places(&self) -> Vec<Place> {
-        self.members.iter().map(|(id, weight)| Place { id: *id, weight: *weight }).collect()
+        self.members.iter().map(|(id, weight)| Place::new(*id, *weight)).collect()
     }
 
     fn check(&self, keys: &[u64], ownership: &Ownership, table: &impl Lookup) {

@@ -86,7 +86,8 @@ async fn every_policy_serves_and_heals() {
         lb.until_ready().await;
         let after = served(&lb, 300).await;
         assert!(!after.contains_key(victim["hostname"].as_str().unwrap()), "{policy}: {after:?}");
-        if *kind != PolicyKind::PeakEwma && !kind.is_hashing() {
+        // Who is the fastest of three by a factor of two may be the only one for a while; nobody else is.
+        if *kind != PolicyKind::PeakEwma {
             assert_eq!(after.len(), 3, "{policy}: {after:?}");
         }
     }
@@ -272,6 +273,83 @@ async fn explanations_name_those_that_are_not_there() {
 }
 
 #[tokio::test]
+async fn explanations_name_those_that_come_after_others() {
+    let lb = Lb::ready(&[]).await;
+    set(&lb, "S2", json!({ "priority": 1 })).await;
+    set(&lb, "S1", json!({ "weight": 0 })).await;
+    // S3 owns its slot.
+    let (_, explained) = ask(&lb, "/api/v1/explain?key=132574").await;
+    assert_eq!((&explained["owner"]["hostname"], &explained["chosen"]["hostname"]), (&json!("S3"), &json!("S2")));
+    let reasons = |explained: &Value| -> Vec<(String, String)> {
+        let skipped = explained["skipped"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        skipped.map(|skipped| (text(&skipped["hostname"]), text(&skipped["detail"]))).collect()
+    };
+    let expected = [("S3", "lower priority: 0, while 1 serves"), ("S1", "weight 0: takes no new requests")];
+    assert_eq!(reasons(&explained), expected.map(|(name, why)| (name.to_owned(), why.to_owned())));
+    set(&lb, "S2", json!({ "weight": 0 })).await;
+    set(&lb, "S3", json!({ "weight": 0 })).await;
+    let (_, nobody) = ask(&lb, "/api/v1/explain?key=132574").await;
+    assert_eq!(nobody["chosen"], Value::Null);
+    assert_eq!(reasons(&nobody).len(), 3, "{nobody}");
+}
+
+/// How many of so many POSTs, four at a time, are answered with 200.
+async fn posted(lb: &Lb, count: usize) -> usize {
+    let mut answered = 0;
+    for _ in 0..count / 4 {
+        let posts = (0..4).map(|_| async {
+            let response = lb.client.post(lb.url("/")).body("x").send().await.unwrap();
+            usize::from(response.status() == 200)
+        });
+        answered += futures_util::future::join_all(posts).await.into_iter().sum::<usize>();
+    }
+    answered
+}
+
+#[tokio::test]
+async fn to_fail_fast_is_not_to_be_fast() {
+    use support::replica::{Answer, Replica, ready, response};
+    let mut replicas = vec![Replica::start(Answer::Close).await];
+    for _ in 0..3 {
+        replicas.push(Replica::start(response("200 OK", "", "well")).await);
+    }
+    let lb = ready(&replicas.iter().collect::<Vec<_>>(), &["--policy", "peak-ewma"]).await;
+    // A POST is not tried again, so each that goes to the broken one is lost.
+    let answered = posted(&lb, 200).await;
+    assert!(answered >= 190, "{answered} of 200");
+}
+
+#[tokio::test]
+async fn one_that_is_being_added_can_be_set() {
+    // It starts, but its first heartbeat takes for ever.
+    let command = format!("sh -c 'case {{hostname}} in S*) exec {};; *) sleep 60;; esac'", support::server().display());
+    let lb = Lb::ready(&["--server-command", &command, "--start-timeout", "60s"]).await;
+    let adding = lb.client.post(lb.url("/add")).body(r#"{"n":1,"hostnames":["A1"]}"#).send();
+    let adding = tokio::spawn(adding);
+    let state = async || lb.replicas().await.iter().any(|item| item["hostname"] == "A1").then_some(());
+    support::eventually("A1 is being added", state).await;
+    let (status, answer) = patch(&lb, "/api/v1/replicas/A1", r#"{"weight":5}"#).await;
+    assert_eq!((status, &answer["weight"], &answer["state"]), (200, &json!(5), &json!("starting")), "{answer}");
+    adding.abort();
+}
+
+#[tokio::test]
+async fn the_next_priority_helps_while_one_is_replaced() {
+    let command = format!("sh -c 'case {{hostname}} in S*) exec {};; *) sleep 60;; esac'", support::server().display());
+    let lb = Lb::ready(&["--policy", "priority", "--spill-share", "50%", "--server-command", &command]).await;
+    for name in ["S1", "S2"] {
+        set(&lb, name, json!({ "priority": 1 })).await;
+    }
+    assert_eq!(served(&lb, 10).await, counts(&[("S1", 5), ("S2", 5)]));
+    let pid = item(&lb, "S1").await["runtime_id"].as_str().unwrap().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    lb.until_logged("replica S1 (ring 1) was killed by SIGKILL").await;
+    // Its replacement does not come, so half of the priority is missing.
+    assert_eq!(served(&lb, 10).await, counts(&[("S2", 5), ("S3", 5)]));
+}
+
+#[tokio::test]
 async fn a_policy_without_keys_says_what_it_goes_by() {
     let lb = Lb::ready(&["--policy", "round-robin"]).await;
     let (status, explained) = ask(&lb, "/api/v1/explain?key=1").await;
@@ -300,6 +378,8 @@ async fn questions_that_make_no_sense_are_refused() {
         ("/api/v1/ring?vnodes=513", "vnodes is '513'; allowed: a whole number from 1 to 512"),
         ("/api/v1/ring?policy=random", "policy is 'random'; allowed: consistent, maglev, rendezvous"),
         ("/api/v1/ring?policy=maglev&table_slots=65536", "maglev needs a prime number"),
+        ("/api/v1/ring?slots=2&vnodes=1", "there are 3 replicas; these settings have places for 2"),
+        ("/api/v1/ring?policy=rendezvous&slots=1048576&vnodes=1&replicas=60000", "60000 replicas on 65537 slots"),
         ("/api/v1/ring?nodes=3", "unknown parameter 'nodes'"),
     ] {
         let (status, answer) = ask(&lb, path).await;

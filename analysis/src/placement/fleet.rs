@@ -44,7 +44,7 @@ impl Fleet {
             Ok(Arc::new(replica))
         };
         let members: Arc<[Arc<Replica>]> = (1..).zip(weights).map(member).collect::<Result<_, String>>()?;
-        let places: Vec<Place> = (1..).zip(weights).map(|(id, weight)| Place { id, weight: *weight }).collect();
+        let places: Vec<Place> = (1..).zip(weights).map(|(id, weight)| Place::new(id, *weight)).collect();
         pool.publish(Arc::clone(&members), &places);
         Ok(Self { reader, members, _pool: pool })
     }

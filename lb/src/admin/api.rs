@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch};
 use axum::{Json, Router};
 use prometheus::Registry;
+use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::relays::RelayItem;
@@ -47,6 +48,8 @@ pub struct Api {
     pub metrics: Registry,
     /// There if TCP and UDP are relayed.
     pub relays: Option<RegistryHandle>,
+    /// For one at a time who asks for shares, which take a while to work out.
+    pub ring_turn: Arc<Semaphore>,
 }
 
 impl Api {

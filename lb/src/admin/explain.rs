@@ -6,7 +6,7 @@
 //! Where chance decides, it is drawn anew each time.
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::{self, RawQuery};
 use serde::{Deserialize, Serialize};
 
 use super::api::Api;
@@ -14,8 +14,8 @@ use super::error::ApiError;
 use super::query::Query;
 use crate::policy::{Explanation, PickCx};
 use crate::proxy::HashKey;
-use crate::replica::{Generation, Replica};
-use crate::supervisor::Status;
+use crate::replica::{Generation, Replica, Share};
+use crate::supervisor::{MemberStatus, State, Status};
 
 /// How a choice comes about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct ExplainView {
     pub slots: Option<u32>,
     /// Who owns that slot.
     pub owner: Option<Who>,
-    /// Who was passed over, in order.
+    /// Who was passed over, in order, then those that were not even looked at.
     pub skipped: Vec<Skipped>,
     /// Who gets the request; `null` if nobody can take it.
     pub chosen: Option<Who>,
@@ -60,7 +60,7 @@ pub struct Skipped {
     pub id: u32,
     /// Its name.
     pub hostname: String,
-    /// `unready`, `draining`, `tried`, `at bound`, `full`, `busier` or `slower`.
+    /// `unready`, `draining`, `tried`, `at bound`, `full`, `busier`, `slower`, `weight 0` or `lower priority`.
     pub reason: String,
     /// The reason with its numbers.
     pub detail: String,
@@ -72,23 +72,47 @@ impl From<&Replica> for Who {
     }
 }
 
-/// Who a ring number belongs to, and whom the policy could not even pass over because it is no member yet.
-fn owner(id: u32, explanation: &Explanation, status: &Status) -> (Option<Who>, Option<Skipped>) {
-    let members = explanation.passed.iter().map(|passed| &passed.replica).chain(&explanation.chosen);
-    if let Some(replica) = members.into_iter().find(|replica| replica.id.0 == id) {
-        return (Some(Who::from(&**replica)), None);
+/// Why a replica was not even looked at by the policy: it is no member yet, gets no new requests, or comes after others.
+fn left_out(member: &MemberStatus, chosen: Option<&Replica>) -> Option<(&'static str, String)> {
+    let Share { weight, priority } = member.view.share;
+    let highest = chosen.map_or(0, Replica::priority);
+    match member.view.state {
+        State::Ready if weight == 0 => Some(("weight 0", "weight 0: takes no new requests".into())),
+        State::Ready if priority < highest => {
+            Some(("lower priority", format!("lower priority: {priority}, while {highest} serves")))
+        }
+        State::Ready => None,
+        state => Some(("unready", format!("unready: {state}"))),
     }
-    let mut desired = status.members.iter().map(|member| &member.view).filter(|view| view.desired);
-    let Some(view) = desired.find(|view| view.spec.id.0 == id) else { return (None, None) };
-    let hostname = view.spec.hostname.to_string();
-    let addr = view.instance.as_ref().and_then(|instance| instance.addr).map(|addr| addr.to_string());
-    let detail = format!("unready: {}", view.state);
-    let skipped = Skipped { id, hostname: hostname.clone(), reason: "unready".into(), detail };
-    (Some(Who { id, hostname, addr }), Some(skipped))
+}
+
+/// The slot's owner, and those whom the policy did not look at.
+fn others(explanation: &Explanation, status: &Status) -> (Option<Who>, Vec<Skipped>) {
+    let looked_at = |id: u32| {
+        let mut members = explanation.passed.iter().map(|passed| &passed.replica).chain(&explanation.chosen);
+        members.any(|replica| replica.id.0 == id)
+    };
+    let owns = |id: u32| explanation.owner.is_some_and(|owner| owner.0 == id);
+    let desired = || status.members.iter().filter(|member| member.view.desired);
+    let who = |member: &MemberStatus| Who {
+        id: member.view.spec.id.0,
+        hostname: member.view.spec.hostname.to_string(),
+        addr: member.view.instance.as_ref().and_then(|instance| instance.addr).map(|addr| addr.to_string()),
+    };
+    let owner = desired().find(|member| owns(member.view.spec.id.0)).map(who);
+    let skipped = desired().filter(|member| !looked_at(member.view.spec.id.0)).filter_map(|member| {
+        let (reason, detail) = left_out(member, explanation.chosen.as_deref())?;
+        let Who { id, hostname, .. } = who(member);
+        Some(Skipped { id, hostname, reason: reason.into(), detail })
+    });
+    (owner, skipped.collect())
 }
 
 /// `GET /api/v1/explain`.
-pub(super) async fn show(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Json<ExplainView>, ApiError> {
+pub(super) async fn show(
+    extract::State(api): extract::State<Api>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ExplainView>, ApiError> {
     let query = Query::read(query.as_deref(), &["key", "source", "tried"])?;
     let Some(key) = query.text("key") else {
         return Err(ApiError::Bad("key is missing; allowed: a request's key, such as key=132574".into()));
@@ -106,10 +130,9 @@ pub(super) async fn show(State(api): State<Api>, RawQuery(query): RawQuery) -> R
     let tried: Vec<Generation> = tried.map(generation).collect::<Result<_, _>>()?;
     let cx = PickCx { key: id, tried: &tried, random: rand::random(), now: api.pool.now(), limit: None };
     let explanation = api.pool.explain(&cx);
-    let (owner, absent) = match explanation.owner {
-        Some(id) => owner(id.0, &explanation, &api.supervisor.status()),
-        None => (None, None),
-    };
+    let (owner, left_out) = others(&explanation, &api.supervisor.status());
+    let is_owner = |skipped: &&Skipped| owner.as_ref().is_some_and(|owner| owner.id == skipped.id);
+    let (first, last): (Vec<_>, Vec<_>) = left_out.iter().cloned().partition(|skipped| is_owner(&skipped));
     let skipped = explanation.passed.iter().map(|passed| Skipped {
         id: passed.replica.id.0,
         hostname: passed.replica.hostname.to_string(),
@@ -125,7 +148,7 @@ pub(super) async fn show(State(api): State<Api>, RawQuery(query): RawQuery) -> R
         slot: explanation.slot,
         slots: explanation.slots,
         owner,
-        skipped: absent.into_iter().chain(skipped).collect(),
+        skipped: first.into_iter().chain(skipped).chain(last).collect(),
         chosen: explanation.chosen.as_deref().map(Who::from),
     }))
 }

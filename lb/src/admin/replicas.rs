@@ -129,8 +129,8 @@ pub(super) async fn set(
         refusal => ApiError::Refused(refusal),
     })?;
     let status = api.supervisor.status();
-    let desired = status.members.iter().filter(|member| member.view.desired);
-    let item = desired.map(|member| ReplicaItem::new(member, &api.pool)).find(|item| item.hostname == hostname);
+    let members = status.members.iter();
+    let item = members.map(|member| ReplicaItem::new(member, &api.pool)).find(|item| item.hostname == hostname);
     item.map(Json).ok_or_else(|| ApiError::NotFound(format!("{hostname} has just been replaced")))
 }
 

@@ -4,6 +4,8 @@
 //! dry run before `/add`. `replicas=N` is a fleet of 1 to N with weight 1 instead of the one that there is; `policy`
 //! (`consistent`, `maglev`, `rendezvous`), `slots`, `vnodes`, `hash`, `probing` and `table_slots` are the settings of those
 //! names, as configured if they are not given.
+//!
+//! Shares are those of all replicas by weight, whatever their priorities.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +81,7 @@ impl RingView {
             (name(gone.id), moved(&rest))
         });
         let free = (1..).find(|id| !ids.contains(id)).filter(|_| places.len() < capacity);
-        let add = free.map(|id| moved(&[places, &[Place { id, weight: 1 }]].concat()));
+        let add = free.map(|id| moved(&[places, &[Place::new(id, 1)]].concat()));
         let ring = match layout {
             Layout::Ring(ring) => {
                 let RingConfig { vnodes, hash, probing, .. } = ring.config();
@@ -109,6 +111,8 @@ fn slots_of(ownership: &Ownership) -> u32 {
     ownership.by_slot().len() as u32
 }
 
+/// Replicas times slots, the most that a dry run goes through.
+const MOST_WORK: u64 = 1 << 26;
 const PARAMETERS: &[&str] = &["replicas", "policy", "slots", "vnodes", "hash", "probing", "table_slots"];
 
 /// What a dry run asks for: the policy's configuration, and how many replicas instead of those that there are.
@@ -152,9 +156,24 @@ pub(super) async fn show(State(api): State<Api>, RawQuery(query): RawQuery) -> R
     let (places, names): (Vec<Place>, BTreeMap<u32, String>) = match replicas {
         Some(count) => (Place::first(count), (1..=count).map(|id| (id, format!("S{id}"))).collect()),
         None => (
-            desired().map(|view| Place { id: view.spec.id.0, weight: view.share.weight }).collect(),
+            desired().map(|view| Place::new(view.spec.id.0, view.share.weight)).collect(),
             desired().map(|view| (view.spec.id.0, view.spec.hostname.to_string())).collect(),
         ),
+    };
+    let (count, most) = (places.len(), config.capacity());
+    if count > most {
+        return Err(ApiError::Bad(format!("there are {count} replicas; these settings have places for {most}")));
+    }
+    let slots = if config.kind == PolicyKind::Consistent { config.ring.slots } else { config.table_slots };
+    let work = count as u64 * u64::from(slots);
+    if !query.is_empty() && work > MOST_WORK {
+        let message =
+            format!("{count} replicas on {slots} slots are too much to work out; allowed: a product up to {MOST_WORK}");
+        return Err(ApiError::Bad(message));
+    }
+    // One at a time, and no thread of the data path's.
+    let Ok(_turn) = api.ring_turn.acquire().await else {
+        return Err(ApiError::Failed("the balancer is stopping".into()));
     };
     let layout = if query.is_empty() { api.policy.layout() } else { None };
     if query.is_empty() && layout.is_none() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::api::Api;
 use crate::admin::assignment;
@@ -191,6 +191,7 @@ impl App {
                 pool: reader.clone(),
                 metrics: registry,
                 relays: registrations,
+                ring_turn: Arc::new(Semaphore::new(1)),
             };
             serve_admin(listener, api);
         }

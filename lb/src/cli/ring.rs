@@ -47,15 +47,24 @@ pub(super) fn show(config: &Config, json: bool) -> ExitCode {
         None => "there is no room for one more replica".into(),
     };
     let table = table(&layout, &names, &view);
-    super::print(&format_args!("{}\n\n{}\n\n{max_mean}{add}", heading(&policy, &view), table.trim_fmt()))
+    super::print(&format_args!(
+        "{}\n\n{}\n\n{max_mean}{add}",
+        heading(&policy, config.policy.kind, &view),
+        table.trim_fmt()
+    ))
 }
 
-fn heading(policy: &PolicyConfig, view: &RingView) -> String {
+fn heading(policy: &PolicyConfig, configured: PolicyKind, view: &RingView) -> String {
+    let remark = if configured.is_hashing() {
+        String::new()
+    } else {
+        format!("the policy {configured} has no ring; this is what consistent would do\n")
+    };
     let RingConfig { slots, vnodes, hash, probing } = policy.ring;
     let reached = view.reachable_slots;
     match policy.kind {
         PolicyKind::Consistent => format!(
-            "{slots} slots, {vnodes} virtual nodes per replica, hash {hash}, {probing} probing; \
+            "{remark}{slots} slots, {vnodes} virtual nodes per replica, hash {hash}, {probing} probing; \
              request IDs reach {reached} slots"
         ),
         kind => format!("{kind}, {} slots; request IDs reach {reached} slots", view.slots),

@@ -215,7 +215,7 @@ impl Config {
         let heartbeat = heartbeat(l);
         let proxy = proxy(l);
         let max_connections = l.parse("max_connections", number(1..=i64::MAX));
-        let l4 = relays::read(l, listen);
+        let l4 = relays::read(l, listen, policy);
         let log = log(l);
         let replicas = l.parse("replicas", number(0..=MAX_SLOTS as usize));
         let max_replicas = l.parse("max_replicas", number(0..=MAX_SLOTS as usize));
@@ -233,7 +233,7 @@ impl Config {
             replicas,
             max_replicas,
             places: policy.capacity(),
-            ring: (policy.kind == PolicyKind::Consistent).then_some(policy.ring),
+            ring: policy.ring,
             shares: match &runtime {
                 RuntimeConfig::Static(members) => {
                     members.iter().map(|(name, _, share)| (name.clone(), *share)).collect()
@@ -261,15 +261,12 @@ impl Config {
         };
         if wanted > fits {
             let RingConfig { slots, vnodes, .. } = policy.ring;
-            l.refuse(
-                key,
-                &match policy.kind {
-                    PolicyKind::Consistent => {
-                        format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)")
-                    }
-                    kind => format!("the policy {kind} has places for {fits} at most"),
-                },
-            );
+            let why = if fits < policy.ring.capacity() {
+                format!("the policy {} has places for {fits} at most (table_slots)", policy.kind)
+            } else {
+                format!("the ring holds {fits} at most ({slots} slots / {vnodes} virtual nodes)")
+            };
+            l.refuse(key, &why);
         } else if let Some(max) = max_replicas.filter(|max| wanted > *max) {
             l.refuse(key, &format!("max_replicas is {max}"));
         }
@@ -315,7 +312,10 @@ fn policy(l: &mut Layers) -> Option<PolicyConfig> {
     });
     let spill_in_flight = l.parse("spill_in_flight", or_off(number(1..=u32::MAX)));
     let decay = l.parse("ewma_decay", time);
-    if let (Some(PolicyKind::Maglev), Some(slots)) = (kind, table_slots)
+    // These settings are those of both.
+    let relayed = l.get("relay_policy").and_then(|(word, _)| word.parse::<PolicyKind>().ok());
+    if let Some(slots) = table_slots
+        && [kind, relayed].contains(&Some(PolicyKind::Maglev))
         && !maglev::is_prime(slots)
     {
         l.refuse("table_slots", "maglev needs a prime number of slots, such as 65537 or 1000003");
@@ -325,7 +325,7 @@ fn policy(l: &mut Layers) -> Option<PolicyConfig> {
         ("spill_in_flight", PolicyKind::Priority),
         ("ewma_decay", PolicyKind::PeakEwma),
     ] {
-        if kind.is_some_and(|kind| kind != owner) && l.is_given(key) {
+        if kind.is_some_and(|kind| kind != owner) && relayed != Some(owner) && l.is_given(key) {
             l.refuse(key, &format!("it belongs to the policy {owner}, and policy is {}", kind.unwrap_or(owner)));
         }
     }

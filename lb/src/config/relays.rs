@@ -82,7 +82,7 @@ fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
 }
 
 /// Reads them all; `listen` is the public listener. Where servers register comes later.
-pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>) -> Option<L4Config> {
+pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>, policy: Option<PolicyConfig>) -> Option<L4Config> {
     let dialect = l.parse("control_dialect", str::parse::<Dialect>);
     let token = l.parse("control_token", |text| match text {
         "" => Err("a text that is not empty".into()),
@@ -129,7 +129,7 @@ pub(super) fn read(l: &mut Layers, listen: Option<SocketAddr>) -> Option<L4Confi
         max_registrations: max_registrations?,
         address: address.unwrap_or(listen?.ip()),
         // Bounded loads would part a client's connections.
-        policy: PolicyConfig { kind: kind?, ring: RING, bound: None, ..PolicyConfig::default() },
+        policy: PolicyConfig { kind: kind?, ring: RING, bound: None, ..policy? },
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
         flow_idle: flow_idle?,

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn nobody_owns_an_empty_table() {
-        let none = Maglev::new(7, &[Place { id: 1, weight: 0 }]);
+        let none = Maglev::new(7, &[Place::new(1, 0)]);
         let table = none.freeze(|id| id);
         assert_eq!((table.owner(1), table.walk(1).count()), (None, 0));
         assert_eq!(none.ownership().shares(&[1]), [0.0]);
@@ -176,7 +176,7 @@ mod tests {
         #[test]
         fn tables_are_whole_and_weighted(weights in prop::collection::vec(0_u16..200, 1..20), size in 0_usize..3) {
             let slots = [1009, 5003, 65_537][size];
-            let mut places: Vec<Place> = (1..).zip(&weights).map(|(id, weight)| Place { id, weight: *weight }).collect();
+            let mut places: Vec<Place> = (1..).zip(&weights).map(|(id, weight)| Place::new(id, *weight)).collect();
             let table = Maglev::new(slots, &places);
             places.reverse();
             prop_assert_eq!(&table.owners, &Maglev::new(slots, &places).owners);

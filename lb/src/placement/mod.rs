@@ -28,12 +28,19 @@ pub struct Place {
     pub id: u32,
     /// Twice the weight, twice the keys; 0 for none.
     pub weight: u16,
+    /// Means nothing to a layout: only those of the highest priority are chosen from.
+    pub priority: u16,
 }
 
 impl Place {
+    /// With priority 0.
+    pub fn new(id: u32, weight: u16) -> Self {
+        Self { id, weight, priority: 0 }
+    }
+
     /// `1..=count`, each of weight 1.
     pub fn first(count: u32) -> Vec<Self> {
-        (1..=count).map(|id| Self { id, weight: 1 }).collect()
+        (1..=count).map(|id| Self::new(id, 1)).collect()
     }
 }
 

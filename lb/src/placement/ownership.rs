@@ -104,7 +104,7 @@ mod tests {
         let config = RingConfig { hash: RingHash::Xxh3, ..RingConfig::default() };
         let three = Ring::with_replicas(config, 3).unwrap();
         let mut two = three.clone();
-        two.hold(&[Place { id: 1, weight: 1 }, Place { id: 3, weight: 1 }]);
+        two.hold(&[Place::new(1, 1), Place::new(3, 1)]);
         let (three, two) = (three.ownership(), two.ownership());
         let gone = three.shares(&[2])[0];
         assert!((three.moved(&two) - gone).abs() < 1e-12, "the leaving one's keys");

@@ -8,6 +8,7 @@
 //! fixed number of slots. A change of one replica is one question a slot: whoever comes takes the slots that it wins, and
 //! the slots of whoever goes are asked anew. Nobody else's are touched, and the order of changes does not matter.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -33,7 +34,12 @@ const NOBODY: Won = Won { score: 0.0, id: 0 };
 
 impl Won {
     fn beats(self, other: Self) -> bool {
-        self.score > other.score || (self.score.to_bits() == other.score.to_bits() && self.id < other.id)
+        self.order(&other).is_gt()
+    }
+
+    /// From the worst to the best.
+    fn order(&self, other: &Self) -> Ordering {
+        self.score.total_cmp(&other.score).then(other.id.cmp(&self.id))
     }
 }
 
@@ -138,17 +144,17 @@ impl Lookup for RendezvousTable {
         let slot = self.slot(key);
         let owner = self.owner(key);
         let won = move |entry: &Entry| Won { score: score(slot, entry.id, entry.weight), id: entry.id };
-        let mut last: Option<Won> = None;
+        let mut others: Option<Vec<(Won, u32)>> = None;
         let others = std::iter::from_fn(move || {
             // Nobody has asked for more than the owner until now.
-            let last = last.insert(match last {
-                Some(last) => last,
-                None => won(self.entries.iter().find(|entry| Some(entry.holds) == owner)?),
+            let others = others.get_or_insert_with(|| {
+                let mut scored: Vec<_> = self.entries.iter().map(|entry| (won(entry), entry.holds)).collect();
+                // They are taken from the end; the best of all is the owner.
+                scored.sort_unstable_by(|(one, _), (two, _)| one.order(two));
+                scored.pop();
+                scored
             });
-            let behind = self.entries.iter().map(|entry| (won(entry), entry)).filter(|(won, _)| last.beats(*won));
-            let (won, entry) = behind.reduce(|best, next| if next.0.beats(best.0) { next } else { best })?;
-            *last = won;
-            Some(entry.holds)
+            others.pop().map(|(_, holds)| holds)
         });
         owner.into_iter().chain(others)
     }
@@ -167,7 +173,7 @@ mod tests {
 
     #[test]
     fn nobody_owns_an_empty_table() {
-        let none = held(7, &[Place { id: 1, weight: 0 }]);
+        let none = held(7, &[Place::new(1, 0)]);
         let table = none.freeze(|id| id);
         assert_eq!((table.owner(1), table.walk(1).count()), (None, 0));
         assert_eq!(none.ownership().by_slot(), [0; 7]);
@@ -197,7 +203,7 @@ mod tests {
             let mut before = table.ownership();
             let mut old = BTreeMap::new();
             for weights in history {
-                let places: Vec<Place> = weights.iter().map(|(id, weight)| Place { id: *id, weight: *weight }).collect();
+                let places: Vec<Place> = weights.iter().map(|(id, weight)| Place::new(*id, *weight)).collect();
                 table.hold(&places);
                 let after = table.ownership();
                 prop_assert_eq!(&after, &held(251, &places).ownership());

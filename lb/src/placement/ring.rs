@@ -393,7 +393,7 @@ mod tests {
         let config = RingConfig { hash: RingHash::Xxh3, ..RingConfig::default() };
         let mut ring = Ring::new(config);
         let hold = |ring: &mut Ring, weights: &[u16]| {
-            let places: Vec<Place> = (1..).zip(weights).map(|(id, weight)| Place { id, weight: *weight }).collect();
+            let places: Vec<Place> = (1..).zip(weights).map(|(id, weight)| Place::new(id, *weight)).collect();
             ring.hold(&places);
             let count = |id: u32| ring.occupied().filter(|(_, holder)| *holder == id).count();
             (1..=weights.len() as u32).map(count).collect::<Vec<_>>()

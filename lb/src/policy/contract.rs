@@ -189,6 +189,7 @@ fn equals_get_equal_parts(kind: PolicyKind) {
 fn weights_are_honoured_within_two_percent(kind: PolicyKind) {
     let weights = [1, 2, 3, 4];
     let members = members_with(&weights.map(|weight| (weight, 0)));
+    let of = Arc::clone(&members);
     let config = PolicyConfig { table_slots: 1_000_003, ..with_ring(kind, FINE_RING) };
     let check = |got: BTreeMap<u32, f64>, how: &str| {
         let all: f64 = got.values().sum();
@@ -200,10 +201,26 @@ fn weights_are_honoured_within_two_percent(kind: PolicyKind) {
             assert!(off <= 0.02, "{how}: {id} got {} instead of {part}", got[&id]);
         }
     };
-    let picker = config.policy().build(members);
+    let picker = config.policy().build(of);
     check(counts(&picker, 400_000, 7), "one at a time");
     if !kind.is_hashing() {
         check(counts_in_flight(&picker, 400_000, 200, 8), "200 in flight");
+    }
+    // The same with latencies that differ by less than a policy may notice.
+    for (member, millis) in members.iter().zip([20, 25, 30, 22]) {
+        member.measure(Duration::from_millis(millis), 0, Duration::from_secs(10));
+    }
+    check(counts(&picker, 400_000, 7), "one at a time, measured");
+}
+
+/// With few requests in flight, who has none is preferred to who has one: weights can't be honoured exactly then.
+fn weights_count_under_little_load(kind: PolicyKind) {
+    let members = members_with(&[(4, 0), (1, 0)]);
+    let picker = PolicyConfig { kind, bound: None, ..PolicyConfig::default() }.policy().build(members);
+    for in_flight in [1, 2, 4, 8, 16] {
+        let got = counts_in_flight(&picker, 40_000, in_flight, 16);
+        let part = got[&1] / 40_000.0;
+        assert!((0.72..0.90).contains(&part), "{in_flight} in flight: {part} instead of 0.8");
     }
 }
 
@@ -463,6 +480,11 @@ every_policy! {
     least_requests: PolicyKind::LeastRequests,
     peak_ewma: PolicyKind::PeakEwma,
 }
+
+suite!(round_robin_load, PolicyKind::RoundRobin, weights_count_under_little_load);
+suite!(random_load, PolicyKind::Random, weights_count_under_little_load);
+suite!(least_requests_load, PolicyKind::LeastRequests, weights_count_under_little_load);
+suite!(peak_ewma_load, PolicyKind::PeakEwma, weights_count_under_little_load);
 
 those_that_go_by_keys! {
     consistent_keys: PolicyKind::Consistent,

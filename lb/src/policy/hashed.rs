@@ -170,7 +170,7 @@ impl<L: Placed> Kind for Hashed<L> {
         let has_place = |id: &u32| held.places.binary_search_by_key(id, |place| place.id).is_ok();
         if !index.keys().all(has_place) {
             // Nobody has said who else there is.
-            let places = members.iter().map(|member| Place { id: member.id.0, weight: member.weight() });
+            let places = members.iter().map(|member| Place::new(member.id.0, member.weight()));
             let mut places: Vec<Place> = places.collect();
             places.sort_unstable();
             held.hold(places);
@@ -199,7 +199,23 @@ const FEWEST_STEPS: usize = 64;
 
 impl<T: Lookup> HashPicker<T> {
     fn choose(&self, cx: &PickCx<'_>, witness: &mut impl Witness) -> Option<&Arc<Replica>> {
-        let mut room = Room { picker: self, limit: None, full: None, newcomer: None };
+        let mut room = Room { picker: self, ramps: true, limit: None, full: None, newcomer: None };
+        let found = self.look(cx, &mut room, witness);
+        if found.is_some() || room.full.is_some() || room.newcomer.is_none() {
+            return found.or(room.full);
+        }
+        // There are newcomers only, so nobody else can hold the rest: they go by the bound of all.
+        let mut room = Room { ramps: false, ..room };
+        self.look(cx, &mut room, &mut ()).or(room.full).or(room.newcomer)
+    }
+
+    /// The first with room: by the table, then of all.
+    fn look<'p>(
+        &'p self,
+        cx: &PickCx<'_>,
+        room: &mut Room<'p, T>,
+        witness: &mut impl Witness,
+    ) -> Option<&'p Arc<Replica>> {
         let steps = STEPS_PER_MEMBER * self.members.len() + FEWEST_STEPS;
         let mut seen = Seen::default();
         for at in self.table.walk(cx.key).take(steps) {
@@ -210,10 +226,7 @@ impl<T: Lookup> HashPicker<T> {
         }
         let from = cx.key as usize % self.members.len().max(1);
         let (before, from) = self.members.split_at(from);
-        let last = from.iter().chain(before).find(|replica| room.has(cx, replica, witness));
-        // All are full only if counts changed during the walk, or if the others were tried, or while a newcomer takes less
-        // than its part: better the first than none, and better any other than the newcomer.
-        last.or(room.full).or(room.newcomer)
+        from.iter().chain(before).find(|replica| room.has(cx, replica, witness))
     }
 
     /// Apart, so that a pick that ends early does not pay for what it does not need.
@@ -278,9 +291,13 @@ fn rounded_up(number: f64) -> u32 {
 /// Looks for somebody with room.
 struct Room<'p, T> {
     picker: &'p HashPicker<T>,
+    /// Does a newcomer's limit count?
+    ramps: bool,
     /// Once it was needed.
     limit: Option<Limit>,
-    /// The first that was admitted but for the bound.
+    /// The first that was admitted but for the bound. All are full only if counts changed during the walk, or if the others
+    /// were tried, or while a newcomer takes less than its part: better the first than none, and better any other than the
+    /// newcomer.
     full: Option<&'p Arc<Replica>>,
     newcomer: Option<&'p Arc<Replica>>,
 }
@@ -298,7 +315,7 @@ impl<'p, T: Lookup> Room<'p, T> {
             Limit::new(limit_of(bound, in_flight, ready_weight))
         });
         let limit = limit.of(replica.weight());
-        let (limit, fallback) = match replica.ramp() {
+        let (limit, fallback) = match replica.ramp().filter(|_| self.ramps) {
             None => (limit, &mut self.full),
             Some(part) => (((f64::from(limit) * part).ceil() as u32).max(1), &mut self.newcomer),
         };

@@ -35,7 +35,7 @@ use tiers::Tiered;
 use crate::placement::Place;
 use crate::placement::maglev::Maglev;
 use crate::placement::rendezvous::Rendezvous;
-use crate::placement::ring::{MAX_SLOTS, Ring, RingConfig};
+use crate::placement::ring::{Ring, RingConfig};
 use crate::replica::{Generation, Replica};
 
 /// What a picker knows of the request.
@@ -205,12 +205,12 @@ impl PolicyConfig {
         }
     }
 
-    /// How many replicas the policy has places for.
+    /// How many replicas there may be: as many as the ring has numbers for, whether the policy goes by it or not, and not
+    /// more than its table has slots.
     pub fn capacity(&self) -> usize {
         match self.kind {
-            PolicyKind::Consistent => self.ring.capacity(),
-            PolicyKind::Maglev | PolicyKind::Rendezvous => self.table_slots as usize,
-            _ => MAX_SLOTS as usize,
+            PolicyKind::Maglev | PolicyKind::Rendezvous => self.ring.capacity().min(self.table_slots as usize),
+            _ => self.ring.capacity(),
         }
     }
 }

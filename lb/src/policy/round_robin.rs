@@ -38,7 +38,7 @@ fn round(weights: &[(u32, u64)]) -> Box<[u32]> {
     let scaled = |weight: u64| {
         let weight = weight / divisor;
         // Everybody has a turn.
-        if total > LONGEST_ROUND { (weight * LONGEST_ROUND / total).max(1) } else { weight }
+        if total > LONGEST_ROUND { ((weight * LONGEST_ROUND + total / 2) / total).max(1) } else { weight }
     };
     let mut state: Vec<(u32, i64, i64)> = weights.iter().map(|(at, weight)| (*at, scaled(*weight) as i64, 0)).collect();
     let turns: i64 = state.iter().map(|(_, weight, _)| weight).sum();

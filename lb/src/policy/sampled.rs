@@ -7,7 +7,8 @@
 //!
 //! - `least-requests` compares requests in flight, divided by weight.
 //! - `peak-ewma` compares what a request is expected to take: the latency as [`crate::ewma`] has it, times 1 + requests in
-//!   flight (as Finagle's and linkerd's balancer of that name). One that was never measured is worth a try while it holds
+//!   flight (as Finagle's and linkerd's balancer of that name). Latencies within a factor of two count as equal, and then
+//!   requests in flight decide. One that was never measured is worth a try while it holds
 //!   no request, and the last choice while it holds one.
 //!
 //! Drawing takes the same time for any number of members: an alias table (M. Vose, "A Linear Algorithm for Generating
@@ -181,13 +182,30 @@ impl Drawn {
     fn is_better(&self, cx: &PickCx<'_>, one: usize, two: usize) -> bool {
         match self.by {
             By::Chance => false,
-            By::Requests => {
-                let load =
-                    |at: usize, other: usize| u64::from(self.members[at].in_flight()) * u64::from(self.weights[other]);
-                load(one, two) < load(two, one)
+            By::Requests => self.is_idler(one, two),
+            By::Latency(decay) => {
+                let latency = |at: usize| self.members[at].latency(cx.now, decay);
+                let is_alike = match (latency(one), latency(two)) {
+                    (Some(one), Some(two)) => one <= two * ALIKE && two <= one * ALIKE,
+                    (None, None) => true,
+                    _ => false,
+                };
+                match is_alike {
+                    true => self.is_idler(one, two),
+                    false => self.expected(cx, decay, one) < self.expected(cx, decay, two),
+                }
             }
-            By::Latency(decay) => self.expected(cx, decay, one) < self.expected(cx, decay, two),
         }
+    }
+
+    /// Has `one` fewer requests in flight for its weight, both now and with one more? Of a heavy one with a request and a
+    /// light one without, each has more room in its own way: there, as between equals, it is the draw that decides.
+    #[inline]
+    fn is_idler(&self, one: usize, two: usize) -> bool {
+        let load = |at: usize, more: u64| u64::from(self.members[at].in_flight()) + more;
+        let (weight_one, weight_two) = (u64::from(self.weights[one]), u64::from(self.weights[two]));
+        let is_less = |more: u64| load(one, more) * weight_two < load(two, more) * weight_one;
+        is_less(0) && is_less(1)
     }
 
     /// What a request to it may take, microseconds.
@@ -212,6 +230,10 @@ impl Drawn {
         }
     }
 }
+
+/// Latencies that differ by no more than this factor are taken to be the same, and load decides: an average that follows
+/// every peak is not more exact than that.
+const ALIKE: f32 = 2.0;
 
 /// What one that was never measured is expected to take once it holds a request: longer than any that was.
 const UNKNOWN: f32 = 1e12;

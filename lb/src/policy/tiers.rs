@@ -3,8 +3,8 @@
 //! For `priority` the next priority's replicas help before that: once a share of a priority's replicas is not ready, or all
 //! of them hold as many requests as they may. Members of weight 0 are left out here, so no policy ever sees one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::explain::Explanation;
@@ -61,21 +61,30 @@ pub(super) trait Kind: Send + Sync + 'static {
 pub(super) struct Tiered<K> {
     kind: K,
     spill: Option<Spill>,
+    /// Of the whole fleet: one that is being replaced is no member, but its tier is short of it.
+    places: Mutex<Vec<Place>>,
 }
 
 impl<K: Kind> Tiered<K> {
     pub(super) fn over(kind: K) -> Arc<dyn Policy> {
-        Arc::new(Self { kind, spill: None })
+        Arc::new(Self { kind, spill: None, places: Mutex::default() })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn spilling(kind: K, spill: Spill) -> Arc<dyn Policy> {
-        Arc::new(Self { kind, spill: Some(spill) })
+        Arc::new(Self { kind, spill: Some(spill), places: Mutex::default() })
     }
 }
 
 impl<K: Kind> Policy for Tiered<K> {
     fn place(&self, places: &[Place]) {
         self.kind.place(places);
+        if self.spill.is_some() {
+            *self.held() = places.iter().copied().filter(|place| place.weight > 0).collect();
+        }
     }
 
     fn build(&self, members: Arc<[Arc<Replica>]>) -> Arc<dyn Picker> {
@@ -92,8 +101,10 @@ impl<K: Kind> Policy for Tiered<K> {
         let of = |choose: &dyn Fn(u16) -> bool| -> Arc<[Arc<Replica>]> {
             weighted.iter().filter(|member| choose(member.priority())).cloned().collect()
         };
+        let places = self.held();
         let tiers = priorities.iter().rev().map(|priority| Tier {
             members: of(&|other| other == *priority),
+            places: places.iter().filter(|place| place.priority == *priority).count(),
             // One that helps does not take over: they take turns together.
             picker: match self.spill {
                 Some(_) => self.kind.build(of(&|other| other >= *priority), Scope::Tier),
@@ -115,6 +126,8 @@ impl<K: Kind> Policy for Tiered<K> {
 
 struct Tier {
     members: Arc<[Arc<Replica>]>,
+    /// How many it would have if all of them were members.
+    places: usize,
     picker: Arc<dyn Picker>,
     /// How many of the members are ready, and after how many changes of the pool that was counted: + 1, so that 0 is none.
     ready: AtomicU64,
@@ -137,7 +150,7 @@ impl Tier {
             self.ready.store(changes << 32 | u64::from(ready), Ordering::Relaxed);
             ready
         };
-        let all = self.members.len() as f64;
+        let all = self.places.max(self.members.len()) as f64;
         // A tenth of a replica more or less is only a rounding error.
         (all - f64::from(ready)) / all >= share - 1e-9
     }

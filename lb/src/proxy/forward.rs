@@ -342,6 +342,9 @@ impl Worker {
                 over(broken_off)
             }
             End::Answer(Answer::ClientGone) | End::Upload(UploadEnd::ClientGone | UploadEnd::ReplicaDeaf) => {
+                if let Some(at) = flow.uploaded_at.get().filter(|_| !flow.responding.get()) {
+                    self.pool.measure_wait(lease.replica(), || at.elapsed());
+                }
                 over(After::Close)
             }
             End::Upload(UploadEnd::Refused(_)) | End::Alarm(_) if flow.responding.get() => {

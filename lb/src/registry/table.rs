@@ -89,7 +89,7 @@ impl Table {
             );
         }
         let fits = config.policy.capacity();
-        if members.len() >= fits {
+        if config.policy.kind.is_hashing() && members.len() >= fits {
             return Err(Refusal::Full(key, fits));
         }
         let used = members.iter().find_map(|member| member.registration.affinity);

@@ -19,7 +19,7 @@ use super::{
 use crate::placement::Place;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::relay::{OpenPort, Port, PortKey, Protocol, Workers};
-use crate::replica::{Generation, Health, Hostname, Replica, ReplicaId, ReplicaSpec};
+use crate::replica::{Generation, Health, Hostname, Replica, ReplicaId, ReplicaSpec, Share};
 
 /// News that may wait to be taken in.
 const NEWS: usize = 256;
@@ -184,7 +184,10 @@ impl Registry {
         let Some(open) = self.ports.get(&key) else { return };
         open.open.port.set_by_flow(self.table.by_flow(key));
         let members = self.table.members(key);
-        let place = |member: &Member| Place { id: member.id.0, weight: member.registration.weight.get() };
+        let place = |member: &Member| {
+            let Share { weight, priority } = member.registration.share();
+            Place { id: member.id.0, weight, priority }
+        };
         let places: Vec<Place> = members.iter().map(place).collect();
         let replicas = members.iter().filter_map(|member| self.known.get(&member.generation));
         open.pool.publish(replicas.map(|known| Arc::clone(&known.replica)).collect(), &places);

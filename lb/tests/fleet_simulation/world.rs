@@ -22,7 +22,7 @@ pub(crate) fn config() -> FleetConfig {
         replicas: 3,
         max_replicas: Some(12),
         places: RingConfig::default().capacity(),
-        ring: Some(RingConfig::default()),
+        ring: RingConfig::default(),
         shares: BTreeMap::new(),
         heals: true,
         heartbeat: HeartbeatConfig::default(),
@@ -174,7 +174,7 @@ impl World {
         assert_eq!(listing.n, listing.replicas.len());
         for (instance, share) in self.fleet.published() {
             assert!(listing.replicas.contains(&instance.spec.hostname), "published, but not listed: {instance:?}");
-            let place = Place { id: instance.spec.id.0, weight: share.weight };
+            let place = Place { id: instance.spec.id.0, weight: share.weight, priority: share.priority };
             assert!(self.fleet.places().any(|other| other == place), "published with another weight than its place's");
         }
     }

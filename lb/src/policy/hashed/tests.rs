@@ -118,6 +118,19 @@ fn a_newcomer_holds_its_part_and_the_others_the_rest() {
 }
 
 #[test]
+fn newcomers_among_themselves_go_by_the_bound_of_all() {
+    let members = members(3);
+    let picker = picker(Some(1.25), &members);
+    members.iter().take(2).for_each(|member| member.set_ramp(0.05));
+    // The one that has settled serves nobody now: of a lower priority, or drained.
+    members[2].set_health(Health::Unready);
+    for _ in 0..40 {
+        assert!(picker.pick(&cx(132_574)).unwrap().enter());
+    }
+    assert!(members.iter().take(2).all(|member| (14..=26).contains(&member.in_flight())), "{members:?}");
+}
+
+#[test]
 fn the_bound_of_a_priority_is_that_of_its_own_replicas() {
     // Ten idle replicas of a lower priority must not make the bound of the higher ones narrower or wider.
     let shares: Vec<(u16, u16)> = [(1, 1); 2].into_iter().chain([(1, 0); 10]).collect();

@@ -67,6 +67,22 @@ fn peak_ewma_avoids_the_slow_one_and_tries_it_again_later() {
 }
 
 #[test]
+fn among_alike_latencies_load_decides_and_among_others_both_count() {
+    let members = members(2);
+    let picker = picker(PolicyKind::PeakEwma, &members);
+    let all_to = |id: u32| (0..100).all(|random| picker.pick(&cx(random, 0)).unwrap().id.0 == id);
+    members[0].measure(Duration::from_millis(20), 0, DECAY);
+    members[1].measure(Duration::from_millis(39), 0, DECAY);
+    assert!(!all_to(1) && !all_to(2), "they count as equal");
+    members[0].enter();
+    assert!(all_to(2), "the idle one, though it is slower");
+    members[1].measure(Duration::from_millis(100), 0, DECAY);
+    assert!(all_to(1), "20 ms with one before it are sooner over than 100 ms");
+    (0..5).for_each(|_| assert!(members[0].enter()));
+    assert!(all_to(2), "with six before it they are not");
+}
+
+#[test]
 fn one_that_was_never_measured_gets_one_request_at_a_time() {
     let members = members(2);
     let picker = picker(PolicyKind::PeakEwma, &members);

@@ -48,6 +48,21 @@ fn the_next_priority_helps_once_a_share_is_not_ready() {
 }
 
 #[test]
+fn one_that_is_being_replaced_is_missing() {
+    let members = members_with(&[(1, 1), (1, 1), (1, 0)]);
+    let config = PolicyConfig {
+        kind: PolicyKind::Priority,
+        spill: Spill { share: 0.5, in_flight: None },
+        ..PolicyConfig::default()
+    };
+    let policy = config.policy();
+    policy.place(&[(1, 1), (2, 1), (3, 0)].map(|(id, priority)| Place { priority, ..Place::new(id, 1) }));
+    assert_eq!(served(&policy.build(Arc::clone(&members))), [1, 2]);
+    // The supervisor takes a dead one out of the membership at once; its place is kept.
+    assert_eq!(served(&policy.build(members.iter().skip(1).cloned().collect())), [2, 3]);
+}
+
+#[test]
 fn the_next_priority_helps_once_all_are_full() {
     let members = members_with(&[(1, 1), (1, 1), (1, 0)]);
     let picker = picker(Spill { share: 1.0, in_flight: Some(2) }, &members);

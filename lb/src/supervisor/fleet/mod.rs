@@ -75,8 +75,8 @@ pub struct FleetConfig {
     pub max_replicas: Option<usize>,
     /// How many replicas the policy has places for.
     pub places: usize,
-    /// The ring that these places are on, if they are.
-    pub ring: Option<RingConfig>,
+    /// The ring whose numbers are given out, whether the policy goes by it or not.
+    pub ring: RingConfig,
     /// Weights and priorities by host name, of those that don't begin with the default ones.
     pub shares: BTreeMap<Hostname, Share>,
     /// False for a fixed membership.
@@ -175,7 +175,10 @@ impl Fleet {
 
     /// The places of the desired replicas, ready or not.
     pub fn places(&self) -> impl Iterator<Item = Place> {
-        self.desired().map(|member| Place { id: member.spec.id.0, weight: member.share.weight })
+        self.desired().map(|member| {
+            let Share { weight, priority } = member.share;
+            Place { id: member.spec.id.0, weight, priority }
+        })
     }
 
     /// N and the host names, oldest first.

@@ -220,7 +220,7 @@ impl Fleet {
     ) -> Result<Listing, Refusal> {
         let listing = self.listing();
         let mut members = self.members.values_mut();
-        let named = |member: &&mut Member| member.standing == Standing::Desired && member.spec.hostname == *hostname;
+        let named = |member: &&mut Member| member.standing != Standing::Leaving && member.spec.hostname == *hostname;
         let Some(member) = members.find(named) else {
             return Err(Refusal::Unknown { name: hostname.clone(), replicas: listing.replicas });
         };
@@ -239,9 +239,11 @@ impl Fleet {
         let replicas = self.desired().count();
         let capacity = self.config.places;
         if replicas.saturating_add(n) > capacity {
-            return Err(match self.config.ring {
-                Some(RingConfig { slots, vnodes, .. }) => Refusal::RingFull { n, replicas, capacity, slots, vnodes },
-                None => Refusal::TableFull { n, replicas, capacity },
+            let RingConfig { slots, vnodes, .. } = self.config.ring;
+            return Err(if capacity < self.config.ring.capacity() {
+                Refusal::TableFull { n, replicas, capacity }
+            } else {
+                Refusal::RingFull { n, replicas, capacity, slots, vnodes }
             });
         }
         match self.config.max_replicas {
