@@ -66,8 +66,14 @@ fn cases(kind: PolicyKind, members: u32) -> Vec<Case> {
         let config = config(kind, ring, bound);
         Case { name: name.into(), config, in_flight }
     };
-    if kind != PolicyKind::Consistent {
-        return vec![case(&format!("{IN_FLIGHT} in flight"), ring(members, RingHash::Xxh3), None, IN_FLIGHT)];
+    let xxh3 = ring(members, RingHash::Xxh3);
+    match kind {
+        PolicyKind::Consistent => {}
+        kind if kind.is_hashing() => {
+            let bound = format!("bound {BOUND}");
+            return vec![case("bare", xxh3, None, 0), case(&bound, xxh3, Some(BOUND), IN_FLIGHT)];
+        }
+        _ => return vec![case(&format!("{IN_FLIGHT} in flight"), xxh3, None, IN_FLIGHT)],
     }
     let mut cases = Vec::new();
     for hash in [RingHash::Assignment, RingHash::Xxh3] {
@@ -144,6 +150,10 @@ fn all(criterion: &mut Criterion) -> Result<(), String> {
                 let (pool, reader, _suspected) = pool(config.policy());
                 let picker = publish(&pool, count)?;
                 let _leases = hold(&reader, &keys[..in_flight])?;
+                for member in reader.snapshot().members.iter() {
+                    // Not all alike, for a policy that goes by latency.
+                    reader.measure(member, || Duration::from_millis(u64::from(member.id.0 % 7 + 1)));
+                }
                 time(&mut group, &name, count, &keys, |key| {
                     black_box(picker.pick(&request(key)));
                 });

@@ -17,7 +17,7 @@ pub(super) fn command() -> Command {
     Command::new("set")
         .about("Change a replica's weight or priority at a running balancer on this host")
         .arg(Arg::new("hostname").required(true).help("the replica's host name"))
-        .arg(number("weight", "twice the weight, twice the requests; 0 for no new ones"))
+        .arg(number("weight", "twice the weight, twice the requests (on the ring: virtual nodes); 0 for no new ones"))
         .arg(number("priority", "the highest that has ready replicas goes first"))
 }
 
