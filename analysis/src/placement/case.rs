@@ -50,7 +50,11 @@ impl Case {
 
     /// Is there room for so many replicas?
     pub(super) fn holds(&self, replicas: u32) -> bool {
-        self.config.capacity() >= replicas as usize
+        let places = match self.config.kind {
+            PolicyKind::Maglev | PolicyKind::Rendezvous => self.config.table_slots as usize,
+            _ => self.config.ring.capacity(),
+        };
+        places >= replicas as usize
     }
 }
 
