@@ -43,10 +43,29 @@ impl Won {
     }
 }
 
-/// Who has won which slot.
+/// The best two of a slot.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    winner: Won,
+    second: Won,
+}
+
+const EMPTY: Slot = Slot { winner: NOBODY, second: NOBODY };
+
+impl Slot {
+    fn take(&mut self, new: Won) {
+        if new.beats(self.winner) {
+            (self.winner, self.second) = (new, self.winner);
+        } else if new.beats(self.second) {
+            self.second = new;
+        }
+    }
+}
+
+/// Who has won which slot, and who came second: under load, bounds pass many requests on.
 #[derive(Debug, Clone)]
 pub struct Rendezvous {
-    winners: Box<[Won]>,
+    slots: Box<[Slot]>,
     /// Weight by ring number, of those that have one.
     weights: BTreeMap<u32, u16>,
 }
@@ -54,60 +73,53 @@ pub struct Rendezvous {
 impl Rendezvous {
     /// A table of `slots`, 1 or more, that nobody owns.
     pub fn new(slots: u32) -> Self {
-        Self { winners: vec![NOBODY; slots.max(1) as usize].into(), weights: BTreeMap::new() }
+        Self { slots: vec![EMPTY; slots.max(1) as usize].into(), weights: BTreeMap::new() }
     }
 
     /// Has just these places compete.
     pub fn hold(&mut self, places: &[Place]) {
         let wanted: BTreeMap<u32, u16> =
             places.iter().filter(|place| place.weight > 0).map(|place| (place.id, place.weight)).collect();
-        let leaving = |id: &u32| self.weights.contains_key(id) && self.weights.get(id) != wanted.get(id);
-        let lost: Vec<usize> = (0..self.winners.len()).filter(|slot| leaving(&self.winners[*slot].id)).collect();
-        let came: Vec<(u32, u16)> = wanted
-            .iter()
-            .filter(|(id, weight)| self.weights.get(id) != Some(weight))
-            .map(|(id, weight)| (*id, *weight))
-            .collect();
-        self.weights = wanted;
-        for slot in lost {
-            self.winners[slot] = NOBODY;
-            self.compete(slot, self.weights.iter().map(|(id, weight)| (*id, *weight)).collect::<Vec<_>>());
-        }
-        if !came.is_empty() {
-            for slot in 0..self.winners.len() {
-                self.compete(slot, came.iter().copied());
-            }
-        }
-    }
-
-    fn compete(&mut self, slot: usize, ids: impl IntoIterator<Item = (u32, u16)>) {
-        for (id, weight) in ids {
-            let new = Won { score: score(slot as u32, id, weight), id };
-            if new.beats(self.winners[slot]) {
-                self.winners[slot] = new;
+        let old = std::mem::replace(&mut self.weights, wanted);
+        let is_leaving = |id: u32| id != 0 && self.weights.get(&id) != old.get(&id);
+        let came = self.weights.iter().filter(|(id, weight)| old.get(id) != Some(weight));
+        let came: Vec<(u32, u16)> = came.map(|(id, weight)| (*id, *weight)).collect();
+        let all: Vec<(u32, u16)> = self.weights.iter().map(|(id, weight)| (*id, *weight)).collect();
+        for (number, slot) in (0..).zip(&mut self.slots) {
+            let asked = if is_leaving(slot.winner.id) || is_leaving(slot.second.id) {
+                *slot = EMPTY;
+                &all
+            } else {
+                &came
+            };
+            for (id, weight) in asked {
+                slot.take(Won { score: score(number, *id, *weight), id: *id });
             }
         }
     }
 
     /// How many slots it has.
     pub fn slots(&self) -> u32 {
-        self.winners.len() as u32
+        self.slots.len() as u32
     }
 
     /// The look-up table. `index` turns a ring number into what the table shall hold for it.
     pub fn freeze(&self, index: impl Fn(u32) -> u32) -> RendezvousTable {
-        let owners = if self.weights.is_empty() {
-            Box::default()
-        } else {
-            self.winners.iter().map(|won| index(won.id)).collect()
+        let owners = match self.weights.is_empty() {
+            true => Box::default(),
+            false => self.slots.iter().map(|slot| index(slot.winner.id)).collect(),
+        };
+        let seconds = match self.weights.len() {
+            0 | 1 => Box::default(),
+            _ => self.slots.iter().map(|slot| index(slot.second.id)).collect(),
         };
         let entries = self.weights.iter().map(|(id, weight)| Entry { id: *id, weight: *weight, holds: index(*id) });
-        RendezvousTable { slots: self.winners.len() as u32, owners, entries: entries.collect() }
+        RendezvousTable { slots: self.slots(), owners, seconds, entries: entries.collect() }
     }
 
     /// Who owns which slot, by ring number.
     pub fn ownership(&self) -> Ownership {
-        Ownership::new(Slots::Table, self.winners.iter().map(|won| won.id).collect())
+        Ownership::new(Slots::Table, self.slots.iter().map(|slot| slot.winner.id).collect())
     }
 }
 
@@ -118,12 +130,20 @@ struct Entry {
     holds: u32,
 }
 
-/// A frozen table. A look-up is one array read; who stands in for the owner is found by asking all.
+impl Entry {
+    fn score(&self, slot: u32) -> Won {
+        Won { score: score(slot, self.id, self.weight), id: self.id }
+    }
+}
+
+/// A frozen table. A look-up is one array read, and so is who stands in for the owner; who is next is found by asking all.
 #[derive(Debug, Clone)]
 pub struct RendezvousTable {
     slots: u32,
     /// What `freeze` was told to hold, by slot; empty if there is nobody.
     owners: Box<[u32]>,
+    /// The same for who comes second; empty if nobody does.
+    seconds: Box<[u32]>,
     entries: Box<[Entry]>,
 }
 
@@ -142,21 +162,28 @@ impl Lookup for RendezvousTable {
     #[inline]
     fn walk(&self, key: u64) -> impl Iterator<Item = u32> {
         let slot = self.slot(key);
-        let owner = self.owner(key);
-        let won = move |entry: &Entry| Won { score: score(slot, entry.id, entry.weight), id: entry.id };
+        let first_two = [&self.owners, &self.seconds].map(|table| table.get(slot as usize).copied());
+        let mut third: Option<Won> = None;
         let mut others: Option<Vec<(Won, u32)>> = None;
-        let others = std::iter::from_fn(move || {
-            // Nobody has asked for more than the owner until now.
+        let rest = std::iter::from_fn(move || {
+            let scored = || self.entries.iter().map(|entry| (entry.score(slot), entry.holds));
+            let others_than_the_first = || scored().filter(|(_, holds)| !first_two.contains(&Some(*holds)));
+            let Some(last) = third else {
+                // Mostly one is enough.
+                let (won, holds) =
+                    others_than_the_first().reduce(|best, next| if next.0.beats(best.0) { next } else { best })?;
+                third = Some(won);
+                return Some(holds);
+            };
             let others = others.get_or_insert_with(|| {
-                let mut scored: Vec<_> = self.entries.iter().map(|entry| (won(entry), entry.holds)).collect();
-                // They are taken from the end; the best of all is the owner.
-                scored.sort_unstable_by(|(one, _), (two, _)| one.order(two));
-                scored.pop();
-                scored
+                let mut behind: Vec<_> = others_than_the_first().filter(|(won, _)| last.beats(*won)).collect();
+                // They are taken from the end.
+                behind.sort_unstable_by(|(one, _), (two, _)| one.order(two));
+                behind
             });
             others.pop().map(|(_, holds)| holds)
         });
-        owner.into_iter().chain(others)
+        first_two.into_iter().flatten().chain(rest)
     }
 }
 
@@ -206,7 +233,10 @@ mod tests {
                 let places: Vec<Place> = weights.iter().map(|(id, weight)| Place::new(*id, *weight)).collect();
                 table.hold(&places);
                 let after = table.ownership();
-                prop_assert_eq!(&after, &held(251, &places).ownership());
+                let at_once = held(251, &places);
+                prop_assert_eq!(&after, &at_once.ownership());
+                let seconds = |table: &Rendezvous| table.slots.iter().map(|slot| slot.second.id).collect::<Vec<_>>();
+                prop_assert_eq!(seconds(&table), seconds(&at_once));
                 let is_left_alone = |id: u32| id != 0 && old.get(&id) == weights.get(&id);
                 for (from, to) in before.by_slot().iter().zip(after.by_slot()) {
                     prop_assert!(from == to || !is_left_alone(*from) || !is_left_alone(*to), "from {} to {}", from, to);
