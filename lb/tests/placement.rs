@@ -12,6 +12,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use lb::policy::PolicyKind;
 use nix::sys::signal::{Signal, kill};
@@ -318,6 +319,26 @@ async fn to_fail_fast_is_not_to_be_fast() {
     // A POST is not tried again, so each that goes to the broken one is lost.
     let answered = posted(&lb, 200).await;
     assert!(answered >= 190, "{answered} of 200");
+}
+
+#[tokio::test]
+async fn one_that_lets_clients_wait_until_they_leave_is_not_idle() {
+    use support::replica::{Answer, Replica, ready, response};
+    let mut replicas = vec![Replica::start(Answer::Silence).await];
+    for _ in 0..2 {
+        replicas.push(Replica::start(response("200 OK", "", "well")).await);
+    }
+    let lb = ready(&replicas.iter().collect::<Vec<_>>(), &["--policy", "peak-ewma"]).await;
+    let impatient = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(300)).build().unwrap();
+    let mut lost = 0;
+    for _ in 0..20 {
+        let gets = (0..3).map(|_| impatient.get(lb.url("/")).send());
+        lost += futures_util::future::join_all(gets).await.iter().filter(|answer| answer.is_err()).count();
+        // The balancer has seen that they are gone.
+        let is_idle = async || lb.replicas().await.iter().all(|item| item["in_flight"] == 0).then_some(());
+        support::eventually("nobody waits", is_idle).await;
+    }
+    assert!(lost <= 6, "{lost} of 60");
 }
 
 #[tokio::test]
