@@ -187,7 +187,9 @@ async fn the_highest_priority_serves_and_a_replacement_inherits_it() {
 #[tokio::test]
 async fn a_replacement_of_a_drained_one_is_wanted() {
     let lb = Lb::ready(&["--policy", "round-robin"]).await;
-    set(&lb, "S1", json!({ "weight": 0, "priority": 3 })).await;
+    set(&lb, "S1", json!({ "priority": 3 })).await;
+    let drained = set(&lb, "S1", json!({ "weight": 0 })).await;
+    assert_eq!((&drained["weight"], &drained["priority"]), (&json!(0), &json!(3)), "what is not named stays");
     let pid = item(&lb, "S1").await["runtime_id"].as_str().unwrap().parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     lb.until_logged("replica S1 (ring 1) was killed by SIGKILL").await;
