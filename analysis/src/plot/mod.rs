@@ -1,8 +1,11 @@
-//! Charts as SVG: bars with whiskers, lines over a growing quantity, rows of dots. Knows nothing of what is drawn.
+//! Charts as SVG: bars, lines over a growing quantity, rows of dots. Knows nothing of what is drawn.
 
 mod axis;
 mod bars;
 mod dots;
+#[cfg_attr(not(test), expect(dead_code, reason = "no experiment draws it yet"))]
+mod grouped;
+mod legend;
 mod lines;
 
 use std::error::Error;
@@ -10,10 +13,13 @@ use std::path::Path;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 pub(crate) use axis::steps;
 pub(crate) use bars::{Bar, bars};
 pub(crate) use dots::{Dots, dots};
+#[expect(unused_imports, reason = "no experiment draws it yet")]
+pub(crate) use grouped::{Grouped, Height, grouped};
 pub(crate) use lines::{Axes, Line, lines};
 
 /// A drawing area that may fail.
@@ -35,12 +41,25 @@ const SHADE: RGBColor = RGBColor(0xEE, 0xEE, 0xEE);
 const FONT: &str = "sans-serif";
 const CAPTION: u32 = 17;
 const LABEL: u32 = 13;
+/// The title and the words of a chart that is alone in its row of a sheet.
+const TITLE: u32 = 19;
+const TEXT: u32 = 15;
 /// Room above the highest value, for its number.
 const HEADROOM: f64 = 1.18;
 
 /// The colour of the series with this number.
 pub(crate) fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
+}
+
+/// How words are written, and where they are from their place.
+fn written(size: u32, across: HPos, down: VPos) -> TextStyle<'static> {
+    (FONT, size).into_font().color(&BLACK).pos(Pos::new(across, down))
+}
+
+/// The most pixels that a text of this size may take: the font is the reader's, so nobody knows exactly.
+fn wide(text: &str, size: u32) -> i32 {
+    (text.chars().count() as f64 * f64::from(size) * 0.5).ceil() as i32
 }
 
 /// An empty sheet of `columns` × `rows` panels, each with this size.
@@ -70,6 +89,32 @@ impl<'a> Sheet<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The text of a file with this one chart.
+    pub(super) fn drawn(size: (u32, u32), draw: impl Fn(&Area<'_>) -> Drawn) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("chart.svg");
+        let sheet = sheet(&file, (1, 1), size);
+        draw(&sheet.panels().unwrap()[0]).unwrap();
+        sheet.finish().unwrap();
+        std::fs::read_to_string(&file).unwrap()
+    }
+
+    /// What stands in an attribute of every such element, and the text of it.
+    pub(super) fn elements<'t>(svg: &'t str, element: &str) -> Vec<&'t str> {
+        svg.split('<').filter(|part| part.strip_prefix(element).is_some_and(|rest| rest.starts_with(' '))).collect()
+    }
+
+    /// The number in this attribute of an element.
+    pub(super) fn attribute(element: &str, name: &str) -> f64 {
+        let (_, rest) = element.split_once(&format!(" {name}=\"")).unwrap();
+        rest.split('"').next().unwrap().parse().unwrap()
+    }
+
+    /// The words of a chart, each with its element.
+    pub(super) fn words(svg: &str) -> Vec<(&str, &str)> {
+        elements(svg, "text").into_iter().map(|text| (text.split('>').nth(1).unwrap().trim(), text)).collect()
+    }
 
     #[test]
     fn a_sheet_holds_every_name_and_number() {
