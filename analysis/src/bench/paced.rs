@@ -98,6 +98,16 @@ impl Connections {
         total: u32,
         note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
     ) -> Result<(), String> {
+        self.run_while(rate, |sent| sent < total, note).await
+    }
+
+    /// The same for as long as `more` says so, which is told how many have become due.
+    pub(crate) async fn run_while(
+        self,
+        rate: f64,
+        more: impl Fn(u32) -> bool,
+        note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
+    ) -> Result<(), String> {
         let schedule = Rc::new(Schedule {
             addr: self.addr,
             request: format!("GET {} HTTP/1.1\r\nHost: bench\r\n\r\n", self.path),
@@ -113,7 +123,7 @@ impl Connections {
                 let schedule = Rc::clone(&schedule);
                 under_way.push(tokio::task::spawn_local(async move { serve(stream, &schedule).await }));
             }
-            dispatch(&schedule, rate, total).await?;
+            dispatch(&schedule, rate, more).await?;
             let rest = async {
                 for connection in under_way {
                     connection.await.map_err(io::Error::other)??;
@@ -133,7 +143,7 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Makes requests due, on time: a timer of the kernel's, as the runtime's own has a grain of a millisecond.
-async fn dispatch(schedule: &Schedule, rate: f64, total: u32) -> io::Result<()> {
+async fn dispatch(schedule: &Schedule, rate: f64, more: impl Fn(u32) -> bool) -> io::Result<()> {
     let interval = Duration::from_secs_f64(1.0 / rate);
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
     timer.set(Expiration::Interval(TimeSpec::from_duration(interval)), TimerSetTimeFlags::empty())?;
@@ -141,9 +151,9 @@ async fn dispatch(schedule: &Schedule, rate: f64, total: u32) -> io::Result<()> 
     let ticks = watched(fd)?;
     let begin = Instant::now();
     let mut sent = 0;
-    while sent < total {
+    while more(sent) {
         let now = Instant::now();
-        while sent < total && begin + interval * sent <= now {
+        while more(sent) && begin + interval * sent <= now {
             schedule.due.borrow_mut().push_back((sent, begin + interval * sent));
             schedule.some.notify_one();
             sent += 1;

@@ -16,10 +16,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::bench::machine::Machine;
+use crate::json;
 use crate::loopback::more_open_files;
 use balancer::Balancer;
 use replicas::Replicas;
@@ -172,38 +171,10 @@ fn read(out: &Path) -> Result<Report, String> {
 fn write(out: &Path, report: &Report) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", out.display());
     std::fs::create_dir_all(out).map_err(|error| failed(&error))?;
-    let mut json = Vec::new();
-    report.serialize(&mut Serializer::with_formatter(&mut json, Lines::default())).map_err(|error| failed(&error))?;
-    json.push(b'\n');
+    let json = json::lines(report).map_err(|error| failed(&error))?;
     std::fs::write(out.join("slow.json"), json).map_err(|error| failed(&error))?;
     std::fs::write(out.join("slow.md"), table::page(report)).map_err(|error| failed(&error))?;
     figures::draw(report, out).map_err(|error| failed(&error))
-}
-
-/// JSON with a line for each field, in which an array of thousands of numbers has one line, too.
-#[derive(Default)]
-struct Lines(PrettyFormatter<'static>);
-
-impl Formatter for Lines {
-    fn begin_object<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        self.0.begin_object(writer)
-    }
-
-    fn end_object<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        self.0.end_object(writer)
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        self.0.begin_object_key(writer, first)
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        self.0.begin_object_value(writer)
-    }
-
-    fn end_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        self.0.end_object_value(writer)
-    }
 }
 
 #[cfg(test)]
