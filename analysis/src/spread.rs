@@ -25,10 +25,13 @@ pub(crate) struct Args {
 
 /// Runs the load and prints a table; false if any request failed.
 #[allow(clippy::print_stdout, reason = "a program for the command line")]
-pub(crate) async fn run(args: &Args) -> Result<bool, reqwest::Error> {
-    let predicted = if args.admin_url == "off" { BTreeMap::new() } else { predicted(&args.admin_url).await? };
+pub(crate) async fn run(args: &Args) -> Result<bool, String> {
+    let predicted = match &*args.admin_url {
+        "off" => BTreeMap::new(),
+        admin => predicted(admin).await.map_err(|error| error.to_string())?,
+    };
     let outcome = load::run(&format!("{}/home", args.url), args.requests.get(), args.concurrency as usize).await?;
-    let answered: u64 = outcome.by_replica.values().sum();
+    let answered = outcome.answered();
     let names: BTreeSet<&String> = predicted.keys().chain(outcome.by_replica.keys()).collect();
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["REPLICA", "REQUESTS", "SHARE", "BARE RING"]);
@@ -42,12 +45,12 @@ pub(crate) async fn run(args: &Args) -> Result<bool, reqwest::Error> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}\n");
-    let failed: u64 = outcome.failures.values().sum();
+    let failed = outcome.failed();
     let most = outcome.by_replica.values().max().copied().unwrap_or_default();
-    let seconds = outcome.took.as_secs_f64();
     println!(
-        "{answered} answered, {failed} failed, in {seconds:.2} s ({:.0} a second); max/mean {:.2}",
-        answered as f64 / seconds,
+        "{answered} answered, {failed} failed, in {:.2} s ({:.0} a second); max/mean {:.2}",
+        outcome.seconds,
+        outcome.per_second(),
         most as f64 * names.len() as f64 / answered.max(1) as f64
     );
     for (failure, count) in &outcome.failures {

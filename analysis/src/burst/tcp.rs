@@ -1,9 +1,9 @@
 //! HTTP requests, each on a new connection.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
 use super::{Burst, NAME, Outcome, all};
+use crate::load::cause;
 
 /// Asks the server at `addr` for `path`.
 pub(crate) async fn tcp(addr: SocketAddr, path: &str, burst: Burst) -> Result<Outcome, String> {
@@ -22,18 +22,6 @@ async fn ask(client: &reqwest::Client, url: &str) -> Result<String, String> {
     // An answer that breaks off is none.
     answer.bytes().await.map_err(|error| cause(&error))?;
     if status.is_success() { Ok(name) } else { Err(format!("{name} answers {status}")) }
-}
-
-/// The innermost error: it says what the system said, and nothing that differs between two alike.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".into();
-    }
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]
