@@ -7,6 +7,8 @@ mod control;
 mod cpu;
 mod datagrams;
 mod demo;
+mod experiments;
+mod json;
 mod load;
 mod loopback;
 mod pick;
@@ -24,6 +26,7 @@ mod udp_replica;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use experiments::Which;
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "Examples:
@@ -78,6 +81,14 @@ enum Cmd {
     Relays(relays::Args),
     /// Slow one replica of four down, and compare the policies' latencies
     Slow(slow::Args),
+    /// A-1: 10,000 requests before three replicas, by placement
+    A1(experiments::Args),
+    /// A-2: from two replicas to six
+    A2(experiments::Args),
+    /// What share of keys moves when a replica comes or goes, by placement
+    Moves(experiments::Args),
+    /// All experiments
+    All(experiments::Args),
     /// Be the replicas of a benchmark
     #[command(hide = true)]
     Replica(replica::Args),
@@ -92,7 +103,7 @@ enum Cmd {
 /// What `command` does; false if it ran but found failures.
 async fn run(command: Cmd) -> Result<bool, String> {
     match command {
-        Cmd::Spread(args) => spread::run(&args).await.map_err(|error| error.to_string()),
+        Cmd::Spread(args) => spread::run(&args).await,
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
         Cmd::Pick(args) => pick::run(&args).await.map(|()| true),
         Cmd::Placement(args) => placement::run(&args).await,
@@ -103,6 +114,10 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Demo(args) => demo::run(&args).await,
         Cmd::Relays(args) => relays::run(&args).await,
         Cmd::Slow(args) => slow::run(&args).await,
+        Cmd::A1(args) => experiments::one(Which::A1, &args).await,
+        Cmd::A2(args) => experiments::one(Which::A2, &args).await,
+        Cmd::Moves(args) => experiments::one(Which::Moves, &args).await,
+        Cmd::All(args) => experiments::all(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::UdpReplica(args) => udp_replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::Relay(args) => relay::run(&args).await.map(|()| true).map_err(|error| error.to_string()),

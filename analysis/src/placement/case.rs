@@ -6,30 +6,30 @@ use lb::policy::{PolicyConfig, PolicyKind};
 
 /// A policy, as it is configured here, and its name in tables.
 #[derive(Debug, Clone)]
-pub(super) struct Case {
-    pub(super) name: String,
-    pub(super) config: PolicyConfig,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) config: PolicyConfig,
 }
 
 /// The ring of the defaults.
-pub(super) const SMALL: (u32, u32) = (512, 9);
+pub(crate) const SMALL: (u32, u32) = (512, 9);
 /// One that has room for 500 replicas.
-pub(super) const ROOMY: (u32, u32) = (65_536, 100);
+pub(crate) const ROOMY: (u32, u32) = (65_536, 100);
 /// One that is even, for some dozen replicas.
-pub(super) const EVEN: (u32, u32) = (65_536, 1000);
+pub(crate) const EVEN: (u32, u32) = (65_536, 1000);
 /// One on which weights show.
-pub(super) const FINE: (u32, u32) = (1 << 20, 2000);
+pub(crate) const FINE: (u32, u32) = (1 << 20, 2000);
 
 impl Case {
     /// A ring with so many slots and virtual nodes; without a bound.
-    pub(super) fn ring(hash: RingHash, (slots, vnodes): (u32, u32)) -> Self {
+    pub(crate) fn ring(hash: RingHash, (slots, vnodes): (u32, u32)) -> Self {
         let ring = RingConfig { slots, vnodes, hash, ..RingConfig::default() };
         let config = PolicyConfig { ring, bound: None, ..PolicyConfig::default() };
         Self { name: format!("consistent, {hash}, {} × {vnodes}", grouped(slots)), config }
     }
 
     /// Any other policy, with its defaults but for the bound.
-    pub(super) fn of(kind: PolicyKind) -> Self {
+    pub(crate) fn of(kind: PolicyKind) -> Self {
         let config = PolicyConfig { kind, bound: None, ..PolicyConfig::default() };
         let name = match kind.is_hashing() {
             true => format!("{kind}, {}", grouped(config.table_slots)),
@@ -39,17 +39,17 @@ impl Case {
     }
 
     /// Does the request's key decide?
-    pub(super) fn is_hashing(&self) -> bool {
+    pub(crate) fn is_hashing(&self) -> bool {
         self.config.kind.is_hashing()
     }
 
     /// The same with this factor of bounded loads.
-    pub(super) fn bounded(&self, bound: Option<f64>) -> PolicyConfig {
+    pub(crate) fn bounded(&self, bound: Option<f64>) -> PolicyConfig {
         PolicyConfig { bound, ..self.config }
     }
 
     /// Is there room for so many replicas?
-    pub(super) fn holds(&self, replicas: u32) -> bool {
+    pub(crate) fn holds(&self, replicas: u32) -> bool {
         let places = match self.config.kind {
             PolicyKind::Maglev | PolicyKind::Rendezvous => self.config.table_slots as usize,
             _ => self.config.ring.capacity(),
@@ -59,7 +59,7 @@ impl Case {
 }
 
 /// Every way of going by keys.
-pub(super) fn hashing() -> Vec<Case> {
+pub(crate) fn hashing() -> Vec<Case> {
     vec![
         Case::ring(RingHash::Assignment, SMALL),
         Case::ring(RingHash::Modified, SMALL),
@@ -72,26 +72,26 @@ pub(super) fn hashing() -> Vec<Case> {
 }
 
 /// The policies that don't look at keys.
-pub(super) fn keyless() -> Vec<Case> {
+pub(crate) fn keyless() -> Vec<Case> {
     PolicyKind::ALL.iter().filter(|kind| !kind.is_hashing()).map(|kind| Case::of(*kind)).collect()
 }
 
 /// Those of which moves are counted: with a ring that has room for the largest fleet.
-pub(super) fn moving() -> Vec<Case> {
+pub(crate) fn moving() -> Vec<Case> {
     let mut cases = hashing();
     cases.insert(4, Case::ring(RingHash::Xxh3, ROOMY));
     cases
 }
 
 /// Those whose weights are tried: the default ring, where they say little, and one where they show.
-pub(super) fn weighted() -> Vec<Case> {
+pub(crate) fn weighted() -> Vec<Case> {
     let rings = vec![Case::ring(RingHash::Assignment, SMALL), Case::ring(RingHash::Xxh3, FINE)];
     let tables = [PolicyKind::Maglev, PolicyKind::Rendezvous].map(Case::of);
     rings.into_iter().chain(tables).chain(keyless()).collect()
 }
 
 /// Thousands apart.
-pub(super) fn grouped(number: u32) -> String {
+pub(crate) fn grouped(number: u32) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

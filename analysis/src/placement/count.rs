@@ -46,7 +46,7 @@ fn layout(case: &Case, replicas: u32) -> Result<(policy::Layout, Ownership), Str
 }
 
 /// Exact shares of replicas of weight 1.
-pub(super) fn shares(case: &Case, replicas: u32) -> Result<Shares, String> {
+pub(crate) fn shares(case: &Case, replicas: u32) -> Result<Shares, String> {
     let (_, ownership) = layout(case, replicas)?;
     let ids: Vec<u32> = (1..=replicas).collect();
     Ok(Shares { case: case.name.clone(), shares: ownership.shares(&ids).into_iter().map(digits).collect() })

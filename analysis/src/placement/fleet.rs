@@ -24,7 +24,7 @@ impl Requests {
 }
 
 /// A pool of ready replicas, numbered from 1.
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     reader: PoolReader,
     members: Arc<[Arc<Replica>]>,
     _pool: Pool,
@@ -32,7 +32,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// One replica for each of `weights`.
-    pub(super) fn new(config: &PolicyConfig, weights: &[u16]) -> Result<Self, String> {
+    pub(crate) fn new(config: &PolicyConfig, weights: &[u16]) -> Result<Self, String> {
         let (pool, reader, _suspected) = pool(config.policy());
         let load = pool.load();
         let member = |(id, weight): (u32, &u16)| {
@@ -51,7 +51,7 @@ impl Fleet {
 
     /// How many of so many random requests each replica gets, by ring number, while `in_flight` are held at any time: each
     /// is as likely to end next as the others. With 0 a request has ended before the next comes.
-    pub(super) fn counts(&self, requests: u32, in_flight: usize, seed: u64) -> Result<Vec<u64>, String> {
+    pub(crate) fn counts(&self, requests: u32, in_flight: usize, seed: u64) -> Result<Vec<u64>, String> {
         let mut random = Requests::new(seed);
         let mut counts = vec![0; self.members.len()];
         let mut held = Vec::with_capacity(in_flight);
@@ -70,7 +70,7 @@ impl Fleet {
     }
 
     /// The ring number that each of the six-digit request IDs goes to now.
-    pub(super) fn owners(&self) -> Result<Vec<u32>, String> {
+    pub(crate) fn owners(&self) -> Result<Vec<u32>, String> {
         let owner = |key| {
             let lease = self.reader.acquire(&PickCx { key, ..PickCx::default() });
             lease.map(|lease| lease.replica().id.0).ok_or_else(|| format!("no replica was found for {key}"))
@@ -79,7 +79,7 @@ impl Fleet {
     }
 
     /// Takes the replica out of rotation, or back in.
-    pub(super) fn set_ready(&self, id: u32, ready: bool) {
+    pub(crate) fn set_ready(&self, id: u32, ready: bool) {
         if let Some(member) = self.members.get(id as usize - 1) {
             member.set_health(if ready { Health::Ready } else { Health::Unready });
         }

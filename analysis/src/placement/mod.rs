@@ -4,12 +4,12 @@
 //! same program gives the same figures everywhere. They are written to `placement.json`, drawn, and put into
 //! `docs/placement.md` between two marks.
 
-mod case;
-mod count;
+pub(crate) mod case;
+pub(crate) mod count;
 mod docs;
 mod figure;
 mod figures;
-mod fleet;
+pub(crate) mod fleet;
 mod report;
 mod table;
 

@@ -50,9 +50,9 @@ pub(super) struct Spread {
 
 /// What each of the replicas owns, by ring number: exact fractions of all six-digit IDs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Shares {
-    pub(super) case: String,
-    pub(super) shares: Vec<f64>,
+pub(crate) struct Shares {
+    pub(crate) case: String,
+    pub(crate) shares: Vec<f64>,
 }
 
 /// What replicas with different weights get.

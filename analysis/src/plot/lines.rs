@@ -33,6 +33,8 @@ pub(crate) struct Axes<'a> {
     pub(crate) right: Option<f64>,
     /// The highest y there can be: no label is above it.
     pub(crate) most: Option<f64>,
+    /// What y reaches at least, so that panels side by side can be compared.
+    pub(crate) top: Option<f64>,
     /// A stretch of x that is shaded.
     pub(crate) band: Option<(f64, f64)>,
     /// Lines may lie on each other: each is wider than the next, so that its edges show.
@@ -44,6 +46,7 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Drawn {
     let points = || lines.iter().flat_map(|line| &line.points);
     let (least, most) =
         points().fold((f64::INFINITY, 0.0_f64), |(least, most), (_, _, min, max)| (least.min(*min), most.max(*max)));
+    let most = most.max(axes.top.unwrap_or_default());
     let (Some(left), Some(right)) = (axes.ticks.first(), axes.ticks.last()) else { return Ok(()) };
     // Logarithms are drawn on plain axes, with the labels that are wanted and no others.
     let place = |value: f64, log: bool| if log { value.max(f64::MIN_POSITIVE).log10() } else { value };

@@ -1,0 +1,147 @@
+//! What an experiment has found, as it is written and read.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::cx::{Cx, Settings};
+use super::stage::Runtime;
+use crate::bench::machine::Machine;
+use crate::bench::table::markdown;
+use crate::json;
+use crate::plot::Drawn;
+
+/// An experiment is what it has found.
+pub(super) trait Experiment: Serialize + DeserializeOwned {
+    /// Of its command, folder and files.
+    const NAME: &'static str;
+    const TITLE: &'static str;
+
+    /// Makes all of its runs.
+    async fn measure(cx: &Cx) -> Result<Self, String>;
+
+    /// What must hold of what it has found.
+    fn checks(&self) -> Vec<Check>;
+
+    /// Its sections in Markdown, each under a heading of the second level.
+    fn sections(&self) -> String;
+
+    /// Its plots, with the text for those who don't see them.
+    fn plots(&self) -> Vec<(&'static str, &'static str)>;
+
+    /// Draws them into this folder.
+    fn draw(&self, out: &Path) -> Drawn;
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Check {
+    pub(super) what: String,
+    pub(super) limit: String,
+    pub(super) found: String,
+    pub(super) holds: bool,
+}
+
+impl Check {
+    /// Nothing may have failed.
+    pub(super) fn none_failed(what: &str, requests: u64, failed: u64) -> Self {
+        let what = format!("{what}: failed of {requests} requests");
+        Self { what, limit: "0".into(), found: failed.to_string(), holds: failed == 0 && requests > 0 }
+    }
+
+    /// A difference of shares, as a part of one, may be this large, in percentage points.
+    pub(super) fn near(what: &str, off: f64, limit: f64) -> Self {
+        let points = |value: f64| format!("{value:.2} points");
+        Self { what: what.into(), limit: points(limit), found: points(off * 100.0), holds: off * 100.0 <= limit }
+    }
+}
+
+/// An experiment's findings, with how and where they were made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record<E> {
+    pub(super) machine: Machine,
+    pub(super) runtime: Runtime,
+    pub(super) settings: Settings,
+    /// How long all of it took, in seconds.
+    pub(super) took: f64,
+    pub(super) checks: Vec<Check>,
+    pub(super) found: E,
+}
+
+/// Makes all of its runs.
+pub(super) async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String> {
+    let began = Instant::now();
+    let (machine, runtime, settings) = (cx.machine(), cx.stage.runtime, cx.settings);
+    let found = E::measure(cx).await.map_err(|error| format!("{}: {error}", E::NAME))?;
+    Ok(Record { machine, runtime, settings, took: began.elapsed().as_secs_f64(), checks: Vec::new(), found })
+}
+
+/// What was written before.
+pub(super) fn read<E: Experiment>(out: &Path) -> Result<Record<E>, String> {
+    let file = out.join(E::NAME).join(format!("{}.json", E::NAME));
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(&file).map_err(|error| failed(&error))?;
+    serde_json::from_str(&text).map_err(|error| failed(&error))
+}
+
+impl<E: Experiment> Record<E> {
+    pub(super) fn judged(self) -> Self {
+        Self { checks: self.found.checks(), ..self }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.checks.iter().all(|check| check.holds)
+    }
+
+    /// The whole page.
+    pub(super) fn page(&self) -> String {
+        let machine = &self.machine;
+        let peers: Vec<&str> = [&machine.nginx, &machine.haproxy].into_iter().flatten().map(String::as_str).collect();
+        let mut page = format!(
+            "# {}\n\n{}, {} cores, Linux {}. Commit {}{}, {}, {:.0} s.\n{}; {}.\nReplicas: {}. {} requests a load, seed {}. \
+             How and why: docs/experiments.md.\n",
+            E::TITLE,
+            machine.cpu,
+            machine.cores,
+            machine.kernel,
+            machine.commit,
+            if machine.dirty { " with changes" } else { "" },
+            machine.date,
+            self.took,
+            machine.lb,
+            peers.join("; "),
+            self.runtime.name(),
+            self.settings.requests,
+            self.settings.seed,
+        );
+        let row = |check: &Check| {
+            let holds = if check.holds { "yes" } else { "NO" };
+            vec![check.what.clone(), check.limit.clone(), check.found.clone(), holds.into()]
+        };
+        let rows = self.checks.iter().map(row).collect();
+        if let Some(table) = markdown(&["must hold", "at most", "found", "holds"], 1, rows) {
+            let _ = write!(page, "\n{table}\n");
+        }
+        for (file, alt) in self.found.plots() {
+            let _ = write!(page, "\n![{alt}]({file})\n");
+        }
+        let _ = write!(page, "\n{}\n", self.found.sections().trim());
+        page
+    }
+
+    /// Writes all of it to a folder in `out`, which is returned.
+    pub(super) fn write(&self, out: &Path) -> Result<PathBuf, String> {
+        let dir = out.join(E::NAME);
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
+        std::fs::create_dir_all(&dir).map_err(|error| failed(&error))?;
+        let json = json::lines(self).map_err(|error| failed(&error))?;
+        let file = |suffix: &str| dir.join(format!("{}.{suffix}", E::NAME));
+        std::fs::write(file("json"), json).map_err(|error| failed(&error))?;
+        std::fs::write(file("md"), self.page()).map_err(|error| failed(&error))?;
+        self.found.draw(&dir).map_err(|error| failed(&error))?;
+        Ok(dir)
+    }
+}
