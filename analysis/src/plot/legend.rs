@@ -18,6 +18,11 @@ const TOP: i32 = 6;
 /// What stands before a name.
 pub(super) enum Sign {
     Square(RGBColor),
+    /// A square that is told from the paper by its edge.
+    Edged(RGBColor),
+    Dot(RGBColor),
+    /// An upright stroke.
+    Stroke(RGBColor),
     Line,
 }
 
@@ -40,6 +45,15 @@ pub(super) fn head<'a>(area: &Area<'a>, title: &str, entries: &[(&str, Sign)]) -
     for ((name, sign), (x, y)) in entries.iter().zip(places) {
         match sign {
             Sign::Square(colour) => above.draw(&Rectangle::new([(x, y - 6), (x + 12, y + 6)], colour.filled()))?,
+            Sign::Edged(colour) => {
+                let corners = [(x, y - 6), (x + 12, y + 6)];
+                above.draw(&Rectangle::new(corners, colour.filled()))?;
+                above.draw(&Rectangle::new(corners, BLACK.mix(0.4)))?;
+            }
+            Sign::Dot(colour) => above.draw(&Circle::new((x + 6, y), 5, colour.filled()))?,
+            Sign::Stroke(colour) => {
+                above.draw(&PathElement::new([(x + 6, y - 7), (x + 6, y + 7)], colour.stroke_width(3)))?;
+            }
             Sign::Line => above.draw(&PathElement::new([(x - 2, y), (x + 14, y)], BLACK.stroke_width(2)))?,
         }
         above.draw(&Text::new(*name, (x + SIGN, y), written(TEXT, HPos::Left, VPos::Center)))?;

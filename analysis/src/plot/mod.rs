@@ -3,10 +3,13 @@
 mod axis;
 mod bars;
 mod dots;
-#[cfg_attr(not(test), expect(dead_code, reason = "no experiment draws it yet"))]
 mod grouped;
 mod legend;
 mod lines;
+mod rings;
+mod rows;
+mod strips;
+mod timeline;
 
 use std::error::Error;
 use std::path::Path;
@@ -15,12 +18,15 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+pub(crate) use axis::Scale;
 pub(crate) use axis::steps;
 pub(crate) use bars::{Bar, bars};
 pub(crate) use dots::{Dots, dots};
-#[expect(unused_imports, reason = "no experiment draws it yet")]
 pub(crate) use grouped::{Grouped, Height, grouped};
 pub(crate) use lines::{Axes, Line, lines};
+pub(crate) use rings::{Ring, Rings, rings};
+pub(crate) use strips::{Strips, strips};
+pub(crate) use timeline::{Timeline, Track, scatter, timeline};
 
 /// A drawing area that may fail.
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -100,7 +106,7 @@ mod tests {
         std::fs::read_to_string(&file).unwrap()
     }
 
-    /// What stands in an attribute of every such element, and the text of it.
+    /// Every such element: its attributes, and its text.
     pub(super) fn elements<'t>(svg: &'t str, element: &str) -> Vec<&'t str> {
         svg.split('<').filter(|part| part.strip_prefix(element).is_some_and(|rest| rest.starts_with(' '))).collect()
     }
