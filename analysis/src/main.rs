@@ -85,6 +85,8 @@ enum Cmd {
     A1(experiments::Args),
     /// from two replicas to six
     A2(experiments::Args),
+    /// all endpoints, and recovery from failures
+    A3(experiments::Args),
     /// What share of keys moves when a replica comes or goes, by placement
     Moves(experiments::Args),
     /// All experiments
@@ -116,6 +118,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Slow(args) => slow::run(&args).await,
         Cmd::A1(args) => experiments::one(Which::A1, &args).await,
         Cmd::A2(args) => experiments::one(Which::A2, &args).await,
+        Cmd::A3(args) => experiments::one(Which::A3, &args).await,
         Cmd::Moves(args) => experiments::one(Which::Moves, &args).await,
         Cmd::All(args) => experiments::all(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),

@@ -15,7 +15,7 @@
 //! | `BIND` | `0.0.0.0` | the address to listen on |
 //! | `RUST_LOG` | `info` | what is logged; `debug` logs each request |
 //! | `SERVICE_TIME` | `0s` | how long `/home` takes, such as `10ms`, at most `60s`; it costs no CPU time |
-//! | `CONCURRENCY` | no limit | how many `/home` requests are served at a time, 1 to 10000; the others wait in order, heartbeats never |
+//! | `SERVICE_CONCURRENCY` | no limit | how many `/home` requests are served at a time, 1 to 10000; the others wait in order, heartbeats never |
 //! | `CRASH_PATH` | none | a path, such as `/crash`, where a request makes the process crash (`abort`) |
 //!
 //! The last three are there to try things out. What can't be used ends the process with exit status 64. The first line on

@@ -41,7 +41,7 @@ impl Settings {
             read.parse("SERVICE_TIME", "a time from 0s to 60s with its unit, such as 10ms, is wanted", |text| {
                 humantime::parse_duration(text).ok().filter(|time| *time <= LONGEST_SERVICE)
             });
-        let concurrency = read.parse("CONCURRENCY", "a whole number from 1 to 10000 is wanted", |text| {
+        let concurrency = read.parse("SERVICE_CONCURRENCY", "a whole number from 1 to 10000 is wanted", |text| {
             text.parse().ok().filter(|number| (1..=MOST_AT_A_TIME).contains(number))
         });
         let crash_path = read.parse(
@@ -95,7 +95,13 @@ mod tests {
 
     #[test]
     fn all_can_be_set() {
-        let set = [("PORT", "0"), ("BIND", "::1"), ("SERVER_ID", "S7"), ("SERVICE_TIME", "10ms"), ("CONCURRENCY", "8")];
+        let set = [
+            ("PORT", "0"),
+            ("BIND", "::1"),
+            ("SERVER_ID", "S7"),
+            ("SERVICE_TIME", "10ms"),
+            ("SERVICE_CONCURRENCY", "8"),
+        ];
         let trial = Trial {
             service_time: Duration::from_millis(10),
             concurrency: Some(8),
@@ -108,7 +114,7 @@ mod tests {
     #[test]
     fn limits_are_allowed_and_nothing_beyond() {
         for (name, least, most) in
-            [("SERVICE_TIME", "0s", "1min"), ("CONCURRENCY", "1", "10000"), ("PORT", "0", "65535")]
+            [("SERVICE_TIME", "0s", "1min"), ("SERVICE_CONCURRENCY", "1", "10000"), ("PORT", "0", "65535")]
         {
             assert!(read(&[(name, least)]).is_ok() && read(&[(name, most)]).is_ok(), "{name}");
         }
@@ -120,7 +126,11 @@ mod tests {
                 &["10", "-1ms", "60s 1ns", "soon", ""],
                 "a time from 0s to 60s with its unit, such as 10ms, is wanted",
             ),
-            ("CONCURRENCY", &["0", "10001", "1.5", "-1", "off", ""], "a whole number from 1 to 10000 is wanted"),
+            (
+                "SERVICE_CONCURRENCY",
+                &["0", "10001", "1.5", "-1", "off", ""],
+                "a whole number from 1 to 10000 is wanted",
+            ),
             (
                 "CRASH_PATH",
                 &[

@@ -9,7 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// What the tests set, and nobody else.
-const VARIABLES: [&str; 7] = ["SERVER_ID", "PORT", "BIND", "RUST_LOG", "SERVICE_TIME", "CONCURRENCY", "CRASH_PATH"];
+const VARIABLES: [&str; 7] =
+    ["SERVER_ID", "PORT", "BIND", "RUST_LOG", "SERVICE_TIME", "SERVICE_CONCURRENCY", "CRASH_PATH"];
 /// `SIGABRT` on Linux.
 const ABORTED: i32 = 6;
 
@@ -127,7 +128,7 @@ fn home_takes_as_long_as_it_is_told() {
 
 #[test]
 fn those_beyond_the_concurrency_wait() {
-    let server = Server::start(&[("SERVICE_TIME", "50ms"), ("CONCURRENCY", "1")]);
+    let server = Server::start(&[("SERVICE_TIME", "50ms"), ("SERVICE_CONCURRENCY", "1")]);
     let began = Instant::now();
     let asked: Vec<TcpStream> = (0..3).map(|_| server.asked("GET", "/home")).collect();
     for client in asked {
@@ -140,7 +141,7 @@ fn those_beyond_the_concurrency_wait() {
 #[test]
 fn heartbeats_do_not_wait() {
     // So long that whatever waits for a place or a service gets no answer here.
-    let server = Server::start(&[("SERVICE_TIME", "60s"), ("CONCURRENCY", "1")]);
+    let server = Server::start(&[("SERVICE_TIME", "60s"), ("SERVICE_CONCURRENCY", "1")]);
     let asked: Vec<TcpStream> = (0..3).map(|_| server.asked("GET", "/home")).collect();
     for path in ["/heartbeat", "/heatbeat"] {
         assert!(answer(server.asked("GET", path)).starts_with("HTTP/1.1 200 "));
@@ -154,7 +155,7 @@ fn heartbeats_do_not_wait() {
 
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let server = Server::start(&[("SERVICE_TIME", "1s"), ("CONCURRENCY", "1")]);
+    let server = Server::start(&[("SERVICE_TIME", "1s"), ("SERVICE_CONCURRENCY", "1")]);
     let asked: Vec<TcpStream> = (0..60).map(|_| server.asked("GET", "/home")).collect();
     // They are all in line: the server takes who comes in order.
     assert!(answer(server.asked("GET", "/heartbeat")).starts_with("HTTP/1.1 200 "));
@@ -195,8 +196,8 @@ fn a_value_that_cannot_be_used_is_refused() {
         ("BIND", "here", "an IP address"),
         ("SERVICE_TIME", "10", "a time from 0s to 60s with its unit"),
         ("SERVICE_TIME", "61s", "a time from 0s to 60s with its unit"),
-        ("CONCURRENCY", "0", "a whole number from 1 to 10000"),
-        ("CONCURRENCY", "10001", "a whole number from 1 to 10000"),
+        ("SERVICE_CONCURRENCY", "0", "a whole number from 1 to 10000"),
+        ("SERVICE_CONCURRENCY", "10001", "a whole number from 1 to 10000"),
         ("CRASH_PATH", "crash", "a path that begins with /"),
         ("CRASH_PATH", "/home", "but not /home, /heartbeat or /heatbeat"),
     ] {

@@ -5,6 +5,7 @@
 
 mod a1;
 mod a2;
+mod a3;
 mod all;
 mod cx;
 mod moves;
@@ -58,6 +59,7 @@ impl Args {
 pub(crate) enum Which {
     A1,
     A2,
+    A3,
     Moves,
 }
 
@@ -66,6 +68,7 @@ pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
     match which {
         Which::A1 => run::<a1::A1>(args).await,
         Which::A2 => run::<a2::A2>(args).await,
+        Which::A3 => run::<a3::A3>(args).await,
         Which::Moves => run::<moves::Moves>(args).await,
     }
 }

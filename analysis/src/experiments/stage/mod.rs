@@ -70,7 +70,7 @@ impl Plan {
     /// The sample server's settings.
     fn environment(&self) -> Vec<(&'static str, String)> {
         let service = self.service.map(|service| {
-            [("SERVICE_TIME", format!("{}ms", service.ms)), ("CONCURRENCY", service.at_once.to_string())]
+            [("SERVICE_TIME", format!("{}ms", service.ms)), ("SERVICE_CONCURRENCY", service.at_once.to_string())]
         });
         let crash = ("CRASH_PATH", CRASH_PATH.to_owned());
         service.into_iter().flatten().chain([crash]).collect()
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_sample_server_is_told_what_the_plan_says() {
         let plan = Plan { replicas: 3, args: Vec::new(), service: Some(Service { ms: 10, at_once: 8 }) };
-        let wanted = [("SERVICE_TIME", "10ms"), ("CONCURRENCY", "8"), ("CRASH_PATH", "/crash")];
+        let wanted = [("SERVICE_TIME", "10ms"), ("SERVICE_CONCURRENCY", "8"), ("CRASH_PATH", "/crash")];
         assert_eq!(plan.environment(), wanted.map(|(name, value)| (name, value.to_owned())));
         assert_eq!(Plan { service: None, ..plan.clone() }.environment().len(), 1);
         assert_eq!(plan.service.map(Service::per_second), Some(800.0));
