@@ -87,6 +87,8 @@ enum Cmd {
     A2(experiments::Args),
     /// all endpoints, and recovery from failures
     A3(experiments::Args),
+    /// A-4: A-1 and A-2 again with other hash functions and placements
+    A4(experiments::Args),
     /// What share of keys moves when a replica comes or goes, by placement
     Moves(experiments::Args),
     /// All experiments
@@ -119,6 +121,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::A1(args) => experiments::one(Which::A1, &args).await,
         Cmd::A2(args) => experiments::one(Which::A2, &args).await,
         Cmd::A3(args) => experiments::one(Which::A3, &args).await,
+        Cmd::A4(args) => experiments::one(Which::A4, &args).await,
         Cmd::Moves(args) => experiments::one(Which::Moves, &args).await,
         Cmd::All(args) => experiments::all(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),

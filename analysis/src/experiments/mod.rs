@@ -6,6 +6,7 @@
 mod a1;
 mod a2;
 mod a3;
+mod a4;
 mod all;
 mod cx;
 mod moves;
@@ -60,6 +61,7 @@ pub(crate) enum Which {
     A1,
     A2,
     A3,
+    A4,
     Moves,
 }
 
@@ -69,6 +71,7 @@ pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
         Which::A1 => run::<a1::A1>(args).await,
         Which::A2 => run::<a2::A2>(args).await,
         Which::A3 => run::<a3::A3>(args).await,
+        Which::A4 => run::<a4::A4>(args).await,
         Which::Moves => run::<moves::Moves>(args).await,
     }
 }

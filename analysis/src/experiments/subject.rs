@@ -25,7 +25,7 @@ impl Subject {
 
     /// The same with bounded loads: the balancer's default.
     pub(super) fn bounded() -> Self {
-        Self { bound: Some(BOUND), ..Self::bare() }
+        Self::bare().bounded_too()
     }
 
     /// Other functions and placements, none of them bounded.
@@ -44,6 +44,11 @@ impl Subject {
     pub(super) fn keyless() -> Vec<Self> {
         let kinds = [PolicyKind::RoundRobin, PolicyKind::Random, PolicyKind::LeastRequests, PolicyKind::PeakEwma];
         kinds.into_iter().map(|kind| Self { case: Case::of(kind), bound: None }).collect()
+    }
+
+    /// The same with the balancer's default bound.
+    pub(super) fn bounded_too(&self) -> Self {
+        Self { bound: Some(BOUND), ..self.clone() }
     }
 
     /// In tables and plots.

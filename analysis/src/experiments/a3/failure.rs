@@ -164,9 +164,11 @@ async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm
                 out.get_or_insert(now);
             }
             let new = members.iter().find(|member| member.id == victim.id && member.hostname != victim.hostname);
-            if let (None, Some(new)) = (old, new) {
-                let (listed, _) = listed.get_or_insert_with(|| (now, new.hostname.clone())).clone();
-                if members.len() == REPLICAS as usize && members.iter().all(Member::is_ready) {
+            if let Some(new) = new {
+                let listed = *listed.get_or_insert(now);
+                // The old one is listed beside it, as draining, until its container is gone.
+                let mut lasting = members.iter().filter(|member| member.hostname != victim.hostname);
+                if lasting.clone().count() == REPLICAS as usize && lasting.all(Member::is_ready) {
                     return Ok::<_, String>((out.unwrap_or(listed), listed, now, new.hostname.clone()));
                 }
             }
