@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 pub(crate) use all::run as all;
 use cx::{Cx, Settings};
-use record::Experiment;
+use record::Summary;
 use stage::{Runtime, Stage};
 
 /// What every experiment is told.
@@ -65,26 +65,26 @@ pub(crate) enum Which {
     Moves,
 }
 
-/// Runs one and writes what it found; false if something does not hold.
-pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
-    match which {
-        Which::A1 => run::<a1::A1>(args).await,
-        Which::A2 => run::<a2::A2>(args).await,
-        Which::A3 => run::<a3::A3>(args).await,
-        Which::A4 => run::<a4::A4>(args).await,
-        Which::Moves => run::<moves::Moves>(args).await,
+impl Which {
+    /// In the order in which they are run.
+    const ALL: [Self; 5] = [Self::A1, Self::A2, Self::A3, Self::A4, Self::Moves];
+
+    async fn run(self, cx: Option<&Cx>, args: &Args) -> Result<Summary, String> {
+        match self {
+            Self::A1 => record::run::<a1::A1>(cx, &args.out).await,
+            Self::A2 => record::run::<a2::A2>(cx, &args.out).await,
+            Self::A3 => record::run::<a3::A3>(cx, &args.out).await,
+            Self::A4 => record::run::<a4::A4>(cx, &args.out).await,
+            Self::Moves => record::run::<moves::Moves>(cx, &args.out).await,
+        }
     }
 }
 
-#[allow(clippy::print_stdout, reason = "a program for the command line")]
-async fn run<E: Experiment>(args: &Args) -> Result<bool, String> {
-    let record = if args.redraw {
-        record::read::<E>(&args.out)?
-    } else {
-        let stage = Stage::open(args.runtime, &args.lb).await?;
-        record::measure::<E>(&Cx::new(stage, args.settings(), &args.lb)).await?
+/// Runs one and writes what it found; false if something does not hold.
+pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
+    let cx = match args.redraw {
+        true => None,
+        false => Some(Cx::new(Stage::open(args.runtime, &args.lb).await?, args.settings(), &args.lb)),
     };
-    let record = record.judged();
-    println!("{}\nWritten to {}", record.page(), record.write(&args.out)?.display());
-    Ok(record.holds())
+    Ok(which.run(cx.as_ref(), args).await?.holds)
 }

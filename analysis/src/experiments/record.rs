@@ -61,18 +61,45 @@ impl Check {
 
 /// An experiment's findings, with how and where they were made.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Record<E> {
-    pub(super) machine: Machine,
-    pub(super) runtime: Runtime,
-    pub(super) settings: Settings,
+struct Record<E> {
+    machine: Machine,
+    runtime: Runtime,
+    settings: Settings,
     /// How long all of it took, in seconds.
+    took: f64,
+    checks: Vec<Check>,
+    found: E,
+}
+
+/// What came of an experiment, in short.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Summary {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// Seconds.
     pub(super) took: f64,
-    pub(super) checks: Vec<Check>,
-    pub(super) found: E,
+    pub(super) holds: bool,
+}
+
+/// Makes all runs, or without a stage takes those that are written in `out`; judges and writes them.
+#[allow(clippy::print_stdout, reason = "a program for the command line")]
+pub(super) async fn run<E: Experiment>(cx: Option<&Cx>, out: &Path) -> Result<Summary, String> {
+    let record = match cx {
+        Some(cx) => measure::<E>(cx).await?,
+        None => read::<E>(out)?,
+    };
+    let record = Record { checks: record.found.checks(), ..record };
+    println!("{}\nWritten to {}\n", record.page(), record.write(out)?.display());
+    Ok(Summary {
+        name: E::NAME,
+        title: E::TITLE,
+        took: record.took,
+        holds: record.checks.iter().all(|check| check.holds),
+    })
 }
 
 /// Makes all of its runs.
-pub(super) async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String> {
+async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String> {
     let began = Instant::now();
     let (machine, runtime, settings) = (cx.machine(), cx.stage.runtime, cx.settings);
     let found = E::measure(cx).await.map_err(|error| format!("{}: {error}", E::NAME))?;
@@ -80,7 +107,7 @@ pub(super) async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String>
 }
 
 /// What was written before.
-pub(super) fn read<E: Experiment>(out: &Path) -> Result<Record<E>, String> {
+fn read<E: Experiment>(out: &Path) -> Result<Record<E>, String> {
     let file = out.join(E::NAME).join(format!("{}.json", E::NAME));
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let text = std::fs::read_to_string(&file).map_err(|error| failed(&error))?;
@@ -88,16 +115,8 @@ pub(super) fn read<E: Experiment>(out: &Path) -> Result<Record<E>, String> {
 }
 
 impl<E: Experiment> Record<E> {
-    pub(super) fn judged(self) -> Self {
-        Self { checks: self.found.checks(), ..self }
-    }
-
-    pub(super) fn holds(&self) -> bool {
-        self.checks.iter().all(|check| check.holds)
-    }
-
     /// The whole page.
-    pub(super) fn page(&self) -> String {
+    fn page(&self) -> String {
         let machine = &self.machine;
         let peers: Vec<&str> = [&machine.nginx, &machine.haproxy].into_iter().flatten().map(String::as_str).collect();
         let mut page = format!(
@@ -133,7 +152,7 @@ impl<E: Experiment> Record<E> {
     }
 
     /// Writes all of it to a folder in `out`, which is returned.
-    pub(super) fn write(&self, out: &Path) -> Result<PathBuf, String> {
+    fn write(&self, out: &Path) -> Result<PathBuf, String> {
         let dir = out.join(E::NAME);
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
         std::fs::create_dir_all(&dir).map_err(|error| failed(&error))?;

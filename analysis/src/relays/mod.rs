@@ -26,27 +26,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// More cores than this for others disturb a run.
 const QUIET: f64 = 0.2;
 const LOOK: Duration = Duration::from_millis(200);
+/// CPU time of a request for work, unless another is asked for.
+pub(crate) const WORK_MS: u64 = 50;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The balancer's program
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/x86_64-unknown-linux-gnu/release/lb"))]
-    lb: PathBuf,
+    pub(crate) lb: PathBuf,
     /// How often each run is made
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// CPU time of a request for work, in milliseconds
-    #[arg(long, value_name = "MS", default_value = "50", value_parser = clap::value_parser!(u64).range(1..=5000))]
-    work: u64,
+    #[arg(long, value_name = "MS", default_value_t = WORK_MS, value_parser = clap::value_parser!(u64).range(1..=5000))]
+    pub(crate) work: u64,
     /// Wait until others leave the machine alone, and repeat runs that they disturbed, for so long altogether
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(..=86400))]
-    patience: u64,
+    pub(crate) patience: u64,
     /// Where results go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/relays"))]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Write tables and plots anew from the runs in the results
     #[arg(long)]
-    redraw: bool,
+    pub(crate) redraw: bool,
 }
 
 /// Runs all of it and writes what it found; false if any request had no answer.

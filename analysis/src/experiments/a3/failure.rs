@@ -122,7 +122,7 @@ pub(super) async fn series(
         run.failed = within.iter().filter(|(.., answer)| answer.is_err()).count() as u64;
         run.slowest_ms = within.iter().map(|(_, took, _)| took.as_secs_f64() * 1e3).fold(0.0, f64::max);
     }
-    let trace = runs.last().map(|(run, at)| trace(harm, &all, seconds(*at), run.ready_ms / 1e3));
+    let trace = runs.first().map(|(run, at)| trace(harm, &all, seconds(*at), run.ready_ms / 1e3));
     Ok((runs.into_iter().map(|(run, _)| run).collect(), Load::of(&all), trace.unwrap_or_default()))
 }
 

@@ -21,9 +21,9 @@ pub(super) fn draw(found: &A3, out: &Path) -> Drawn {
     recoveries(found, &out.join("recovery.svg"))
 }
 
-/// The last failure of this kind.
+/// The first failure of this kind.
 fn course(found: &A3, series: &Series, file: &Path) -> Drawn {
-    let (Some(run), trace) = (series.runs.last(), &series.trace) else { return Ok(()) };
+    let (Some(run), trace) = (series.runs.first(), &series.trace) else { return Ok(()) };
     let (from, to) =
         (trace.due_s.first().copied().unwrap_or_default(), trace.due_s.last().copied().unwrap_or_default());
     let label = |what: &str, ms: f64| (ms / 1e3, format!("{what}, {ms:.0} ms"));
@@ -41,7 +41,12 @@ fn course(found: &A3, series: &Series, file: &Path) -> Drawn {
             name if *name == run.replacement => vec![(f64::NEG_INFINITY, run.ready_ms / 1e3)],
             _ => Vec::new(),
         };
-        Track { name: name.clone(), colour: colour([0, 2, 5, 6, 1][at.min(4)]), points: points.collect(), stretches }
+        let name = match name {
+            name if *name == run.victim => format!("{name}, failed"),
+            name if *name == run.replacement => format!("{name}, new"),
+            name => name.clone(),
+        };
+        Track { name, colour: colour([0, 2, 5, 6, 1][at.min(4)]), points: points.collect(), stretches }
     };
     let step = if to > 2.0 { 0.5 } else { 0.2 };
     let ticks = (-5..=40).map(|tick| f64::from(tick) * step).filter(|tick| (from..=to).contains(tick));
@@ -59,7 +64,14 @@ fn course(found: &A3, series: &Series, file: &Path) -> Drawn {
         let most = trace.took_ms.iter().copied().fold(1.0, f64::max);
         let ticks = [0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0];
         let end = ticks.into_iter().find(|tick| *tick >= most).unwrap_or(most);
-        let y = Scale { name: "ms", from: 0.1, to: end, log: true, ticks: ticks.into(), ..Scale::default() };
+        let y = Scale {
+            name: "ms",
+            from: 0.1,
+            to: end,
+            log: true,
+            ticks: ticks.into_iter().filter(|tick| *tick <= end).collect(),
+            ..Scale::default()
+        };
         scatter(&lower, "How long each request took", &y, &chart)?;
     }
     sheet.finish()
