@@ -192,12 +192,14 @@ impl A2 {
             for (point, spread) in average.points.iter_mut().zip(&spreads) {
                 (point.2, point.3) = (point.1 - spread.deviation(), point.1 + spread.deviation());
             }
-            let all = [
-                line("busiest, predicted", 3, &predicted),
+            let mut all = vec![
                 line("busiest", 1, &|spread| spread.most() as f64),
                 average,
                 line("idlest", 2, &|spread| spread.least() as f64),
             ];
+            if spreads.iter().any(|spread| !spread.predicted.is_empty()) {
+                all.insert(0, line("busiest, predicted", 3, &predicted));
+            }
             let axes = Axes { title, y: "requests by replica", top: Some(top), nested: false, ..sizes() };
             lines(area, &axes, &all)?;
         }

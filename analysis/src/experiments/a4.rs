@@ -10,7 +10,7 @@ use super::record::{Check, Experiment};
 use super::spread::{self, Spread};
 use super::stage::Plan;
 use super::subject::Subject;
-use super::table::{ratio, spreads};
+use super::table::{label, ratio, spreads};
 use crate::bench::table::markdown;
 use crate::plot::{Axes, Drawn, Grouped, Height, Line, colour, grouped, lines, sheet};
 
@@ -116,7 +116,7 @@ impl A4 {
         let three = self.spreads.iter().filter(|spread| spread.replicas == REPLICAS);
         let group = |spread: &Spread| {
             let heights = spread.shares().into_iter().map(|share| Some(Height::from(share * 100.0)));
-            (spread.subject.replace(", ", "\n"), heights.collect())
+            (label(&spread.subject), heights.collect())
         };
         let chart = Grouped {
             title: "A-1 again: three replicas",

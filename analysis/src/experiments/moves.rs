@@ -14,6 +14,7 @@ use super::record::{Check, Experiment};
 use super::spread::NEAR;
 use super::stage::Balancer;
 use super::subject::Subject;
+use super::table::label;
 use crate::bench::table::markdown;
 use crate::load::each;
 use crate::plot::{Drawn, Grouped, Height, colour, grouped, sheet};
@@ -148,7 +149,7 @@ impl Experiment for Moves {
             let group = |change: &Change| {
                 let values = [change.predicted.all, change.measured.all, change.measured.needless];
                 let heights = values.map(|part| Some(Height::from(part * 100.0)));
-                (change.subject.replace(", ", "\n"), heights.into())
+                (label(&change.subject), heights.into())
             };
             let series = [("moved, predicted", 3), ("moved, measured", 0), ("of these needlessly", 1)];
             let chart = Grouped {

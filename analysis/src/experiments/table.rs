@@ -43,6 +43,11 @@ pub(super) fn spreads<'a>(all: impl Iterator<Item = &'a Spread> + Clone) -> Stri
     markdown(&header, 1, all.map(row).collect()).unwrap_or_default()
 }
 
+/// A subject's name below a group of bars: it breaks where it should.
+pub(super) fn label(subject: &str) -> String {
+    subject.replace(" × ", "×").replace(", ", "\n")
+}
+
 pub(super) fn ratio(value: f64) -> String {
     format!("{value:.2}")
 }
