@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 /// How uneven a load is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Evenness {
+pub(crate) struct Evenness {
     /// The largest, as a multiple of the mean.
-    pub(super) max_mean: f64,
+    pub(crate) max_mean: f64,
     /// The standard deviation, as a part of the mean.
-    pub(super) sd_mean: f64,
+    pub(crate) sd_mean: f64,
 }
 
 impl Evenness {
     /// Of these counts or shares; 0 for none.
-    pub(super) fn of(loads: &[f64]) -> Self {
+    pub(crate) fn of(loads: &[f64]) -> Self {
         let count = loads.len().max(1) as f64;
         let mean = loads.iter().sum::<f64>() / count;
         if mean <= 0.0 {
@@ -27,21 +27,21 @@ impl Evenness {
 
 /// Mean and worst of several cases.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Cases {
-    pub(super) mean: f64,
-    pub(super) worst: f64,
+pub(crate) struct Cases {
+    pub(crate) mean: f64,
+    pub(crate) worst: f64,
 }
 
 impl Cases {
     /// 0 for none.
-    pub(super) fn of(values: &[f64]) -> Self {
+    pub(crate) fn of(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         Self { mean: digits(mean), worst: digits(values.iter().copied().fold(0.0, f64::max)) }
     }
 }
 
 /// As many digits as matter, so that a number is the same after it was written and read.
-pub(super) fn digits(value: f64) -> f64 {
+pub(crate) fn digits(value: f64) -> f64 {
     (value * 1e9).round() / 1e9
 }
 

@@ -7,7 +7,7 @@
 pub(crate) mod case;
 pub(crate) mod count;
 mod docs;
-mod figure;
+pub(crate) mod figure;
 mod figures;
 pub(crate) mod fleet;
 mod report;
