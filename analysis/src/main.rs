@@ -9,6 +9,7 @@ mod datagrams;
 mod demo;
 mod experiments;
 mod json;
+mod functions;
 mod load;
 mod loopback;
 mod pick;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   analysis bench --redraw                           tables and plots anew from the samples that are there
   analysis pick -- round-robin                      one choice of a replica, timed, of one policy only
   analysis placement --redraw                       tables and plots of docs/placement.md anew, from the figures there are
+  analysis functions                                pairs of hash functions, exactly, and a search for better ones
   analysis soak --requests 500000 --kill-every 5    half a million requests, a replica killed every five seconds
   analysis relays --rounds 1                        the experiments with TCP and UDP servers, once each
   analysis slow --seconds 6 --policies round-robin,peak-ewma  one slow replica of four, two policies, 30 seconds
@@ -47,7 +49,7 @@ const EXAMPLES: &str = "Examples:
   analysis burst --udp 127.0.0.1:20000 --payload 'work 50'   1000 datagrams at once, 50 ms of work each
 
 `make bench`, `make bench-quick`, `make bench-pick`, `make soak`, `make slow` and `make analysis` build lb, and run this
-optimised; `make placement` needs no lb.";
+optimised; `make placement` and `analysis functions` need no lb.";
 
 /// Load runs and experiments for Ringkeeper.
 #[derive(Parser)]
@@ -67,6 +69,8 @@ enum Cmd {
     Pick(pick::Args),
     /// Work out spread and moves of every policy and hash function, for docs/placement.md
     Placement(placement::Args),
+    /// Work out what makes a good pair of hash functions for the ring, for docs/hash-functions.md
+    Functions(functions::Args),
     /// Send millions of requests: none may fail, and the balancer's memory must stay flat
     Soak(soak::Args),
     /// An HTTP server that registers itself with a balancer's control channel: `/`, `/work?ms=50`, `/20k`
@@ -111,6 +115,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::Bench(args) => bench::run(&args).await.map(|()| true),
         Cmd::Pick(args) => pick::run(&args).await.map(|()| true),
         Cmd::Placement(args) => placement::run(&args).await,
+        Cmd::Functions(args) => functions::run(&args).await.map(|()| true),
         Cmd::Soak(args) => soak::run(&args).await,
         Cmd::ServeHttp(args) => samples::http(&args).await.map(|()| true),
         Cmd::ServeUdp(args) => samples::udp(&args).await.map(|()| true),
