@@ -5,6 +5,8 @@
 //! `functions.json`, `functions.md` and plots; `docs/hash-functions.md` says what they mean.
 
 mod count;
+#[cfg(test)]
+mod docs;
 mod figures;
 mod function;
 mod report;
