@@ -84,7 +84,23 @@ fn a_fleet_starts_with_s1_s2_s3_and_replaces_under_a_random_name_at_the_end() {
     world.run(Duration::from_secs(2));
     world.assert_recovered();
     let ids: Vec<_> = world.fleet.published().map(|(instance, _)| instance.spec.id.0).collect();
-    assert_eq!(ids, [1, 3, 2], "the replacement takes the free ring number");
+    assert_eq!(ids, [1, 3, 2], "the replacement takes its ring number");
+}
+
+#[test]
+fn a_replacement_takes_the_ring_number_over_where_a_lower_one_is_free() {
+    let mut world = boot(4);
+    world.run(Duration::from_secs(2));
+    world.order(Order::Remove { n: 1, hostnames: vec![Hostname::new("S2").unwrap()] });
+    world.run(Duration::from_secs(20));
+    world.alive.remove(&InstanceId("i3".into()));
+    world.tell(Event::Runtime(RuntimeEvent::Died { generation: Generation(3), reason: "was killed".into() }));
+    world.run(Duration::from_secs(2));
+    let ids = |world: &World| world.fleet.published().map(|(instance, _)| instance.spec.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(&world), [1, 3], "its keys are to come back");
+    world.order(Order::Add { n: 1, hostnames: Vec::new() });
+    world.run(Duration::from_secs(2));
+    assert_eq!(ids(&world), [1, 3, 2], "a new one takes the lowest free number");
 }
 
 #[test]

@@ -242,7 +242,12 @@ impl World {
                 }
                 self.answers.push(answer);
             }
-            Action::Report(notice) => self.notices.push(notice),
+            Action::Report(notice) => {
+                if let Notice::Replaced { replica, replacement, .. } = &notice {
+                    assert_eq!(replica.id, replacement.id, "a replacement takes the ring number over");
+                }
+                self.notices.push(notice);
+            }
             Action::Publish | Action::Health { .. } | Action::Gone { .. } => {}
         }
     }

@@ -173,8 +173,9 @@ impl Fleet {
             }
         }
         let hostname = self.random_hostname();
-        let successor = self.enlist(hostname, Standing::Desired, now);
-        // Even if it was not in the pool: its ring number may go over to another.
+        // Not the lowest free number, which is another one where a replica was removed: its keys are to come back.
+        let successor = self.enlist_as(failed.spec.id, hostname, Standing::Desired, now);
+        // Even if it was not in the pool: its ring number goes over to another.
         self.act(Action::Publish);
         let delay = self.launch_after(successor, &failed, crashes, now);
         let replica = failed.spec;

@@ -262,9 +262,14 @@ impl Fleet {
 
     /// A new member with the lowest free ring number, not launched yet.
     fn enlist(&mut self, hostname: Hostname, standing: Standing, now: Instant) -> Generation {
+        self.enlist_as(self.lowest_free_id(), hostname, standing, now)
+    }
+
+    /// A new member with this ring number, which nobody holds.
+    fn enlist_as(&mut self, id: ReplicaId, hostname: Hostname, standing: Standing, now: Instant) -> Generation {
         self.last_generation += 1;
         let generation = Generation(self.last_generation);
-        let spec = ReplicaSpec { id: self.lowest_free_id(), generation, hostname };
+        let spec = ReplicaSpec { id, generation, hostname };
         let share = self.first_share(&spec.hostname);
         let member =
             Member { share, ..Member::new(spec, self.last_generation, standing, Phase::Waiting { until: now }) };
