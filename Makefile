@@ -10,6 +10,8 @@ COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo 'docker compos
 FLEET ?= ringkeeper
 PORT := $(or $(RINGKEEPER_PORT),5000)
 FUZZ_SECONDS ?= 600
+# One of a1, a2, a3, a4, moves, peers, functions, relays, or all of them.
+EXPERIMENT ?= all
 ADMIN_PORT := $(or $(RINGKEEPER_ADMIN_PORT),5001)
 # "host": images hold what cargo builds here; "full": everything is built in Docker.
 export RINGKEEPER_BUILD ?= host
@@ -98,8 +100,10 @@ soak: build ## Five million requests: none may fail, memory must stay flat (ARGS
 slow: build ## Slow one of four replicas down, and compare the policies' latencies (3 minutes)
 	@cargo run --locked -q --release -p analysis -- slow --lb $(RELEASE)/lb $(ARGS)
 
-analysis: build ## Run the experiments with TCP and UDP servers beside the source documents' figures (3 minutes)
-	@cargo run --locked -q --release -p analysis -- relays --lb $(RELEASE)/lb $(ARGS)
+analysis: build ## Run the experiments A-1 to A-4 and more, with plots (15 minutes, or EXPERIMENT=a3 for one)
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+	@cargo build --locked -q --release -p analysis
+	@target/release/analysis $(EXPERIMENT) $(if $(filter functions,$(EXPERIMENT)),,--lb $(RELEASE)/lb) $(ARGS)
 
 figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi

@@ -175,8 +175,10 @@ async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm
             tokio::time::sleep(LOOK).await;
         }
     };
-    let watched = timeout(RECOVERY, async { tokio::join!(harmed, watched) }).await;
-    let (harmed, watched) = watched.map_err(|_| format!("{harm:?} of {}: no recovery in time", victim.hostname))?;
+    let Ok((harmed, watched)) = timeout(RECOVERY, async { tokio::join!(harmed, watched) }).await else {
+        let (members, words) = (balancer.members().await, balancer.last_words().await);
+        return Err(format!("no recovery of {victim:?} in {RECOVERY:?}: {members:?}\n{words}"));
+    };
     let (out_ms, listed_ms, ready_ms, replacement): (f64, f64, f64, String) = watched?;
     calm.0.insert(victim.id, Instant::now());
     tokio::time::sleep(AFTER).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method};
 
-use super::engine::{Engine, at};
+use super::engine::{Engine, at, last_words};
 use super::{LOOK, Member, Plan};
 use crate::child::{Running, command};
 use crate::load::cause;
@@ -33,7 +33,7 @@ impl Balancer {
         let mut balancer = Self { addr, admin, client: client()?, process: None };
         let Err(error) = balancer.until_answers().await else { return Ok(balancer) };
         engine.check().await?;
-        Err(format!("{error}\n{}", engine.last_words().await))
+        Err(format!("{error}\n{}", balancer.last_words().await))
     }
 
     pub(super) async fn process(lb: &Path, plan: &Plan, dir: &Path) -> Result<Self, String> {
@@ -97,7 +97,8 @@ impl Balancer {
                 return Ok(());
             }
             if began.elapsed() > READY {
-                return Err(format!("after {READY:?} {count} ready replicas are not there: {members:?}"));
+                let words = self.last_words().await;
+                return Err(format!("after {READY:?} {count} ready replicas are not there: {members:?}\n{words}"));
             }
             self.check()?;
             tokio::time::sleep(LOOK).await;
@@ -114,6 +115,14 @@ impl Balancer {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// What it has logged of late.
+    pub(crate) async fn last_words(&self) -> String {
+        match &self.process {
+            Some(running) => running.last_words(),
+            None => last_words().await,
+        }
     }
 
     /// An error if its process has ended.

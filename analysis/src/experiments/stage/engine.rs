@@ -115,11 +115,6 @@ impl Engine {
         address.parse().map_err(|_| format!("the container {name} has the address '{address}'"))
     }
 
-    /// What the balancer has logged of late.
-    pub(super) async fn last_words(&self) -> String {
-        docker(&["logs", "--tail", "20", BALANCER], "").await.unwrap_or_default()
-    }
-
     /// An error if the balancer's container does not run.
     pub(super) async fn check(&self) -> Result<(), String> {
         let state = docker(&["inspect", "-f", "{{.State.Status}}", BALANCER], "").await?;
@@ -151,6 +146,17 @@ impl Engine {
     pub(super) async fn remove(&self, container: &str) -> Result<(), String> {
         let options = bollard::query_parameters::RemoveContainerOptions { force: true, ..Default::default() };
         self.client.remove_container(container, Some(options)).await.map_err(|error| format!("docker rm: {error}"))
+    }
+}
+
+/// What the balancer's container has logged of late.
+pub(super) async fn last_words() -> String {
+    // It logs to standard error, which is for errors of the program elsewhere.
+    let mut command = Command::new("docker");
+    command.args(["logs", "--tail", "20", BALANCER]).stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(ANSWER, command.output()).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        _ => String::new(),
     }
 }
 
