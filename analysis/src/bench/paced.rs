@@ -39,10 +39,29 @@ pub(crate) struct Done<'a> {
 /// Told of each request that is done; its error ends the run.
 type Note = dyn Fn(Done<'_>) -> io::Result<()>;
 
+/// What is asked for.
+pub(crate) enum Paths {
+    One(&'static str),
+    /// Made of a request's number.
+    Each(Box<dyn Fn(u32) -> String>),
+}
+
+impl From<&'static str> for Paths {
+    fn from(path: &'static str) -> Self {
+        Self::One(path)
+    }
+}
+
+/// Requests as they are written: one for all that is ready, or one that is made each time.
+enum Requests {
+    One(String),
+    Each(Box<dyn Fn(u32) -> String>),
+}
+
 /// Requests that are due, and those who may take them.
 struct Schedule {
     addr: SocketAddr,
-    request: String,
+    requests: Requests,
     due: RefCell<VecDeque<(u32, Instant)>>,
     some: Notify,
     /// Nothing further will become due.
@@ -77,17 +96,17 @@ pub(crate) async fn run(
 /// Connections that are open already: what they cost is no part of the first requests' time.
 pub(crate) struct Connections {
     addr: SocketAddr,
-    path: &'static str,
+    paths: Paths,
     streams: Vec<TcpStream>,
 }
 
 impl Connections {
-    pub(crate) async fn open(addr: SocketAddr, path: &'static str, count: usize) -> Result<Self, String> {
+    pub(crate) async fn open(addr: SocketAddr, paths: impl Into<Paths>, count: usize) -> Result<Self, String> {
         let mut streams = Vec::with_capacity(count);
         for _ in 0..count {
             streams.push(connect(addr).await.map_err(|error| format!("connect: {error}"))?);
         }
-        Ok(Self { addr, path, streams })
+        Ok(Self { addr, paths: paths.into(), streams })
     }
 
     /// Sends `total` requests, `rate` a second, the first at once, and tells `note` of each. An error if `note` has one, or
@@ -108,9 +127,13 @@ impl Connections {
         more: impl Fn(u32) -> bool,
         note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
     ) -> Result<(), String> {
+        let requests = match self.paths {
+            Paths::One(path) => Requests::One(request(path)),
+            Paths::Each(path) => Requests::Each(path),
+        };
         let schedule = Rc::new(Schedule {
             addr: self.addr,
-            request: format!("GET {} HTTP/1.1\r\nHost: bench\r\n\r\n", self.path),
+            requests,
             due: RefCell::default(),
             some: Notify::new(),
             over: Cell::new(false),
@@ -134,6 +157,10 @@ impl Connections {
         });
         all.await.map_err(|error: io::Error| error.to_string())
     }
+}
+
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -186,7 +213,7 @@ async fn serve(stream: TcpStream, schedule: &Schedule) -> io::Result<()> {
             schedule.some.notified().await;
             continue;
         };
-        let body = exchange(&mut kept, schedule, &mut buffer).await;
+        let body = exchange(&mut kept, schedule, number, &mut buffer).await;
         let took = due.elapsed();
         if body.is_err() {
             kept = None;
@@ -196,12 +223,20 @@ async fn serve(stream: TcpStream, schedule: &Schedule) -> io::Result<()> {
 }
 
 /// One request and its answer: where in `buffer` its body begins.
-async fn exchange(kept: &mut Option<TcpStream>, schedule: &Schedule, buffer: &mut Vec<u8>) -> io::Result<usize> {
+async fn exchange(
+    kept: &mut Option<TcpStream>,
+    schedule: &Schedule,
+    number: u32,
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
     let stream = match kept {
         Some(stream) => stream,
         None => kept.insert(connect(schedule.addr).await?),
     };
-    stream.write_all(schedule.request.as_bytes()).await?;
+    match &schedule.requests {
+        Requests::One(request) => stream.write_all(request.as_bytes()).await?,
+        Requests::Each(path) => stream.write_all(request(&path(number)).as_bytes()).await?,
+    }
     buffer.clear();
     loop {
         if let Some(body) = whole(buffer)? {
@@ -270,6 +305,35 @@ mod tests {
         // correction a single one would be slow.
         let slow = latency.count_between(100_000_000, LONGEST);
         assert!(slow >= 70, "{slow}");
+    }
+
+    /// Answers each request with its path.
+    async fn echoing(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        loop {
+            let length = stream.read(&mut buffer).await.unwrap_or(0);
+            let Some(path) = std::str::from_utf8(&buffer[..length]).unwrap().split(' ').nth(1) else { return };
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn each_request_has_the_path_that_is_made_of_its_number() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(echoing(listener));
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let noted = Rc::clone(&asked);
+        let note = move |done: Done<'_>| {
+            noted.borrow_mut().push(String::from_utf8_lossy(done.body?).into_owned());
+            Ok(())
+        };
+        let paths = Paths::Each(Box::new(|number| format!("/{}", number * 11)));
+        Connections::open(addr, paths, 1).await.unwrap().run(500.0, 3, note).await.unwrap();
+        server.await.unwrap();
+        assert_eq!(*asked.borrow(), ["/0", "/11", "/22"]);
     }
 
     /// Answers every second request, and hangs up on the others.
