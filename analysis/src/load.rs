@@ -68,6 +68,16 @@ pub(crate) async fn counted(
     concurrency: usize,
     bar: &ProgressBar,
 ) -> Result<Outcome, String> {
+    counted_by(|_| url.to_owned(), requests, concurrency, bar).await
+}
+
+/// The same, the request with number n to `url(n)`.
+pub(crate) async fn counted_by(
+    url: impl Fn(u64) -> String,
+    requests: u64,
+    concurrency: usize,
+    bar: &ProgressBar,
+) -> Result<Outcome, String> {
     let mut outcome = Outcome::default();
     let mut took = Vec::with_capacity(requests as usize);
     let note = |_, answer: Result<String, String>, time: Duration| {
@@ -77,7 +87,7 @@ pub(crate) async fn counted(
         }
         outcome.note(answer);
     };
-    let all = each(requests, concurrency, |_| url.to_owned(), note).await?;
+    let all = each(requests, concurrency, url, note).await?;
     took.sort_unstable();
     outcome.seconds = all.as_secs_f64();
     (outcome.p50_ms, outcome.p99_ms) = (quantile(&took, 0.5), quantile(&took, 0.99));

@@ -13,7 +13,7 @@ use crate::load::cause;
 use crate::loopback::free_port;
 
 /// For all replicas to be ready.
-const READY: Duration = Duration::from_secs(60);
+pub(super) const READY: Duration = Duration::from_secs(60);
 /// For an answer; `/rm` waits for requests to end.
 const ANSWER: Duration = Duration::from_secs(30);
 

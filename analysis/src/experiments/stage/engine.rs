@@ -17,7 +17,7 @@ use super::Plan;
 /// The fleet's name, that of its network, and the value of the label.
 pub(crate) const NAME: &str = "ringkeeper-analysis";
 /// What is started here and is no replica of the balancer's carries this label.
-const LABEL: &str = "ringkeeper.analysis";
+pub(super) const LABEL: &str = "ringkeeper.analysis";
 /// The balancer's container.
 const BALANCER: &str = "ringkeeper-analysis-lb";
 /// The image of replicas with settings.
@@ -35,7 +35,7 @@ pub(crate) async fn answers() -> Result<(), String> {
 }
 
 /// Runs the docker program, with this on its standard input; what it prints.
-async fn docker(args: &[&str], input: &str) -> Result<String, String> {
+pub(super) async fn docker(args: &[&str], input: &str) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("docker {}: {error}", args.first().unwrap_or(&""));
     let mut command = Command::new("docker");
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -76,7 +76,7 @@ impl Engine {
         }
         // With a subnet of its own choice, named: only then can containers keep their addresses when they start anew.
         docker(&["network", "create", NAME], "").await?;
-        let subnet = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", NAME], "").await?;
+        let subnet = subnet().await?;
         docker(&["network", "rm", NAME], "").await?;
         docker(&["network", "create", "--subnet", &subnet, NAME], "").await?;
         Ok(engine)
@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// The sample server's image with this environment.
-    async fn replica_image(&self, environment: &[(&str, String)]) -> Result<String, String> {
+    pub(super) async fn replica_image(&self, environment: &[(&str, String)]) -> Result<String, String> {
         let mut file = "FROM ringkeeper-server\n".to_owned();
         for (name, value) in environment {
             file.push_str(&format!("ENV {name}={value}\n"));
@@ -143,6 +143,10 @@ impl Engine {
         self.client.pause_container(container).await.map_err(|error| format!("docker pause: {error}"))
     }
 
+    pub(super) async fn resume(&self, container: &str) -> Result<(), String> {
+        self.client.unpause_container(container).await.map_err(|error| format!("docker unpause: {error}"))
+    }
+
     pub(super) async fn remove(&self, container: &str) -> Result<(), String> {
         let options = bollard::query_parameters::RemoveContainerOptions { force: true, ..Default::default() };
         self.client.remove_container(container, Some(options)).await.map_err(|error| format!("docker rm: {error}"))
@@ -158,6 +162,11 @@ pub(super) async fn last_words() -> String {
         Ok(Ok(output)) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
         _ => String::new(),
     }
+}
+
+/// Of our network, such as `172.18.0.0/16`.
+pub(super) async fn subnet() -> Result<String, String> {
+    docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", NAME], "").await
 }
 
 /// Removes the containers that this filter finds.

@@ -6,6 +6,7 @@
 mod balancer;
 pub(crate) mod engine;
 mod harm;
+mod plain;
 mod view;
 
 use std::path::{Path, PathBuf};
