@@ -95,6 +95,8 @@ enum Cmd {
     A4(experiments::Args),
     /// What share of keys moves when a replica comes or goes, by placement
     Moves(experiments::Args),
+    /// The same before HAProxy and nginx: spread, and what a failure costs
+    Peers(experiments::Args),
     /// All experiments
     All(experiments::Args),
     /// Be the replicas of a benchmark
@@ -128,6 +130,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::A3(args) => experiments::one(Which::A3, &args).await,
         Cmd::A4(args) => experiments::one(Which::A4, &args).await,
         Cmd::Moves(args) => experiments::one(Which::Moves, &args).await,
+        Cmd::Peers(args) => experiments::one(Which::Peers, &args).await,
         Cmd::All(args) => experiments::all(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::UdpReplica(args) => udp_replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),

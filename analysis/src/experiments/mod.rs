@@ -10,6 +10,7 @@ mod a4;
 mod all;
 mod cx;
 mod moves;
+mod peers;
 mod record;
 mod spread;
 pub(crate) mod stage;
@@ -63,11 +64,12 @@ pub(crate) enum Which {
     A3,
     A4,
     Moves,
+    Peers,
 }
 
 impl Which {
     /// In the order in which they are run.
-    const ALL: [Self; 5] = [Self::A1, Self::A2, Self::A3, Self::A4, Self::Moves];
+    const ALL: [Self; 6] = [Self::A1, Self::A2, Self::A3, Self::A4, Self::Moves, Self::Peers];
 
     async fn run(self, cx: Option<&Cx>, args: &Args) -> Result<Summary, String> {
         match self {
@@ -76,6 +78,7 @@ impl Which {
             Self::A3 => record::run::<a3::A3>(cx, &args.out).await,
             Self::A4 => record::run::<a4::A4>(cx, &args.out).await,
             Self::Moves => record::run::<moves::Moves>(cx, &args.out).await,
+            Self::Peers => record::run::<peers::Peers>(cx, &args.out).await,
         }
     }
 }
