@@ -131,3 +131,30 @@ impl A1 {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::written;
+    use super::super::spread::tests::example;
+    use super::*;
+
+    #[test]
+    fn the_page_and_the_plots_have_every_load() {
+        let (bare, bounded) = (Subject::bare().name(), Subject::bounded().name());
+        let slow = Spread { service: Some(SERVICE), ..example(&bounded, CONCURRENCY, &[424, 400, 176]) };
+        let spreads = vec![
+            example(&bare, CONCURRENCY, &[844, 47, 109]),
+            example(&bare, 1000, &[830, 60, 110]),
+            example(&bounded, CONCURRENCY, &[500, 300, 200]),
+            slow,
+            example("maglev, 65,537", CONCURRENCY, &[334, 333, 333]),
+        ];
+        let (page, plots) = written(A1 { spreads });
+        for text in ["844", "830", "maglev, 65,537", "10 ms |", "failed of 5000 requests"] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        for text in ["84.4", "17.6", "all at once", "the same, 10 ms each", "predicted", "maglev, 65,537"] {
+            assert!(plots.contains(text), "{text}");
+        }
+    }
+}

@@ -235,3 +235,35 @@ impl A2 {
 pub(super) fn sizes() -> Axes<'static> {
     Axes { x: "replicas", ticks: SIZES.map(f64::from).collect(), ..Axes::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::written;
+    use super::super::spread::tests::example;
+    use super::*;
+
+    #[test]
+    fn the_page_and_the_plots_have_every_size() {
+        let (bare, bounded) = (Subject::bare().name(), Subject::bounded().name());
+        let unknown = Spread { predicted: Vec::new(), ..example(&bounded, CONCURRENCY, &[600, 400]) };
+        let spreads =
+            vec![example(&bare, CONCURRENCY, &[953, 47]), example(&bare, CONCURRENCY, &[844, 47, 109]), unknown];
+        let slow = |counts: &[u64]| Spread { service: Some(SERVICE), ..example(&bare, CONCURRENCY, counts) };
+        let scaled = vec![slow(&[500, 500]), slow(&[400, 300, 300])];
+        let (page, plots) = written(A2 { concurrency: CONCURRENCY, spreads, service: SERVICE, scaled });
+        let rows: Vec<String> =
+            page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for row in [
+            format!("| {bare} | 3 | 333 | 47 | 844 | 844 | 362 | 2.53 |"),
+            format!("| {bounded} | 2 | 500 | 400 | 600 | | 100 | 1.20 |"),
+            // The busiest one's 1000 a second are two fifths of what all do.
+            format!("| {bare} | 3 | 2000 | 2500 | 3000 | 3.0 | 9.0 | 0 | 1.20 |"),
+        ] {
+            assert!(rows.contains(&row), "{row}: {page}");
+        }
+        for text in ["busiest, predicted", "idlest", "N times one replica", "p99, ms"] {
+            assert!(plots.contains(text), "{text}");
+        }
+        assert_eq!(plots.matches("busiest, predicted").count(), 1, "no line for what is not predicted");
+    }
+}

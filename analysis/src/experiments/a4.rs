@@ -143,3 +143,28 @@ impl A4 {
         lines(area, &Axes { title: "A-2 again: two to six replicas", y: "busiest / mean", ..sizes() }, &all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::written;
+    use super::super::spread::tests::example;
+    use super::*;
+
+    #[test]
+    fn subjects_stand_side_by_side() {
+        let of = |subject: &str| {
+            [example(subject, CONCURRENCY, &[600, 400]), example(subject, CONCURRENCY, &[500, 300, 200])]
+        };
+        let spreads = [of("consistent, assignment, 512 × 9"), of("maglev, 65,537")].concat();
+        let bounded = vec![example("maglev, 65,537, bound 1.25", CONCURRENCY, &[400, 300, 300])];
+        let (page, plots) = written(A4 { spreads, bounded });
+        let rows: Vec<String> =
+            page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let row = "| maglev, 65,537 | 1.20 (1.20) | 1.50 (1.50) |";
+        assert!(rows.iter().any(|line| line.starts_with(row)), "{page}");
+        assert!(page.contains("maglev, 65,537, bound 1.25"));
+        for text in ["A-1 again", "A-2 again", "512×9", "50.0"] {
+            assert!(plots.contains(text), "{text}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::record::Summary;
 use super::stage::Stage;
 use super::{Args, Which};
 use crate::bench::table::markdown;
-use crate::relays;
+use crate::{functions, relays};
 
 /// The page.
 const PAGE: &str = "experiments.md";
@@ -33,6 +33,8 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     }
     // Its containers would be in the way of what follows.
     drop(cx);
+    let (sample, out) = (functions::SAMPLE, args.out.join("functions"));
+    functions::run(&functions::Args { sample, seed: args.seed, out, redraw: args.redraw }).await?;
     let relays = relays::Args {
         lb: args.lb.clone(),
         rounds: RELAY_ROUNDS,
@@ -68,7 +70,8 @@ fn page(summaries: &[Summary], relays: bool, took: Option<f64>) -> String {
         vec![link, format!("{:.0}", summary.took), holds(summary.holds)]
     };
     let relays = vec!["[TCP and UDP servers](relays/relays.md)".to_owned(), String::new(), holds(relays)];
-    let rows = summaries.iter().map(row).chain([relays]).collect();
+    let functions = vec!["[Pairs of hash functions](functions/functions.md)".to_owned(), String::new(), String::new()];
+    let rows = summaries.iter().map(row).chain([functions, relays]).collect();
     let mut page = "# Experiments\n\n`make analysis` has run them; docs/experiments.md says how and why.\n".to_owned();
     if let Some(took) = took {
         let _ = write!(page, "All of it took {:.1} minutes.\n", took / 60.0);

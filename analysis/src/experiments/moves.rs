@@ -216,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn the_page_and_the_plot_have_what_was_predicted_and_measured() {
+        let change = |added, replicas, all| Change {
+            subject: "maglev, 65,537".into(),
+            added,
+            replicas,
+            predicted: Moved { all: 0.25, needless: 0.0003 },
+            measured: Moved { all, needless: 0.0 },
+            keys: 1000,
+            failed: 0,
+        };
+        let moves = Moves { changes: vec![change(true, 3, 0.26), change(false, 4, 0.21)] };
+        assert_eq!(moves.checks().iter().map(|check| check.holds).collect::<Vec<_>>(), [true, false], "4 points off");
+        let (page, plots) = super::super::record::tests::written(moves);
+        let rows: Vec<String> =
+            page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let row = "| maglev, 65,537 | S4 is added | 25.00 % | 26.00 % | 0.03 % | 0.00 % | 0 |";
+        assert!(rows.iter().any(|line| line == row), "{page}");
+        assert!(page.contains("S2 is removed") && plots.contains("21.0"));
+    }
+
+    #[test]
     fn only_maglev_moves_more_than_it_must() {
         for subject in [Subject::bare()].into_iter().chain(Subject::others()) {
             for added in [true, false] {

@@ -164,3 +164,38 @@ impl<E: Experiment> Record<E> {
         Ok(dir)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Writes it, reads it again, and writes that: all files must be there, and the same. The page, and the plots' text.
+    pub(in crate::experiments) fn written<E: Experiment>(found: E) -> (String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { requests: 1000, rounds: None, seed: 17 };
+        let checks = found.checks();
+        let machine = Machine::here();
+        let record = Record { machine, runtime: Runtime::Process, settings, took: 1.5, checks, found };
+        record.write(dir.path()).unwrap();
+        let text = |file: &str| std::fs::read_to_string(dir.path().join(E::NAME).join(file)).unwrap();
+        let (json, page) = (text(&format!("{}.json", E::NAME)), text(&format!("{}.md", E::NAME)));
+        let again = read::<E>(dir.path()).unwrap();
+        again.write(dir.path()).unwrap();
+        assert_eq!((text(&format!("{}.json", E::NAME)), text(&format!("{}.md", E::NAME))), (json, page.clone()));
+        let plots = record.found.plots().into_iter().map(|(file, _)| text(file)).collect();
+        for table in page.split("\n\n").filter(|block| block.starts_with('|')) {
+            let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
+            assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+        }
+        (page, plots)
+    }
+
+    #[test]
+    fn what_does_not_hold_is_told() {
+        let near = Check::near("shares", 0.0149, 1.5);
+        assert_eq!((near.holds, &*near.found, &*near.limit), (true, "1.49 points", "1.50 points"));
+        assert!(!Check::near("shares", 0.0151, 1.5).holds);
+        assert!(Check::none_failed("x", 10, 0).holds);
+        assert!(!Check::none_failed("x", 10, 1).holds && !Check::none_failed("x", 0, 0).holds, "nothing was tried");
+    }
+}

@@ -20,20 +20,23 @@ use std::path::{Path, PathBuf};
 use function::{NODES, PAIRS, SHOWN, SLOTS, key_functions};
 use report::{Report, Settings};
 
+/// Quadratics that are drawn at random, unless another number is asked for.
+pub(crate) const SAMPLE: u32 = 200_000;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Quadratics to draw at random for virtual nodes
-    #[arg(long, default_value = "200000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
-    sample: u32,
+    #[arg(long, default_value_t = SAMPLE, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub(crate) sample: u32,
     /// Seed of the random numbers: the same one gives the same figures
     #[arg(long, default_value = "17")]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Where results go
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/functions"))]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Write tables and plots anew from the figures in the results
     #[arg(long)]
-    redraw: bool,
+    pub(crate) redraw: bool,
 }
 
 /// Works all of it out and writes it.

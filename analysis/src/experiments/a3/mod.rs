@@ -168,7 +168,78 @@ fn median(sorted: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::tests::written;
     use super::*;
+
+    fn run(out_ms: f64, listed_ms: f64) -> Run {
+        Run {
+            harm: Harm::Kill,
+            victim: "S1".into(),
+            replacement: "k3x9q".into(),
+            done_ms: 20.0,
+            out_ms,
+            listed_ms,
+            ready_ms: 600.0,
+            requests: 400,
+            failed: 0,
+            slowest_ms: 31.0,
+        }
+    }
+
+    fn a3() -> A3 {
+        let endpoint = |request: &str, due, body: &str| Endpoint {
+            request: request.into(),
+            due,
+            status: 200,
+            body: body.into(),
+            took_ms: 0.5,
+        };
+        let trace = Trace {
+            harm: Some(Harm::Kill),
+            names: ["S1", "S2", "k3x9q", "failed"].map(String::from).into(),
+            due_s: vec![-0.3, 0.0, 0.7],
+            took_ms: vec![0.3, 12.0, 0.4],
+            by: vec![0, 1, 2],
+        };
+        let load = Load { requests: 900, ..Load::default() };
+        let runs = vec![run(24.0, 30.0), run(28.0, 31.0)];
+        A3 {
+            runtime: Runtime::Docker,
+            endpoints: vec![endpoint("GET /rep", 200, "{}"), endpoint("GET /heartbeat", 200, "")],
+            series: vec![Series { harm: Harm::Kill, runs, load, trace }],
+        }
+    }
+
+    #[test]
+    fn the_page_and_the_plots_have_every_endpoint_and_failure() {
+        let (page, plots) = written(a3());
+        let rows: Vec<String> =
+            page.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for row in [
+            "| docker kill | 2 | 26 (24..28) | 30 (30..31) | 600 (600..600) | 900 | 0 | 31 (31..31) | 0.0 | 0.0 |",
+            "| `GET /heartbeat` | 200 | 200 | (empty) | 0.5 |",
+            "| A-3, 2 × docker kill: failed of 900 requests | 0 | 0 | yes |",
+        ] {
+            assert!(rows.iter().any(|line| line == row), "{row}: {page}");
+        }
+        for text in
+            ["S1, failed", "k3x9q, new", "out of rotation, 24 ms", "2 × docker kill", "How long each request took"]
+        {
+            assert!(plots.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_or_a_lost_request_does_not_hold() {
+        let holds = |a3: &A3| a3.checks().iter().map(|check| check.holds).collect::<Vec<_>>();
+        assert_eq!(holds(&a3()), [true, true]);
+        let mut wrong = a3();
+        wrong.endpoints[0].due = 400;
+        wrong.series[0].load.failed = 1;
+        assert_eq!(holds(&wrong), [false, false]);
+        wrong.endpoints.clear();
+        assert_eq!(holds(&wrong), [false, false], "nothing was asked");
+    }
 
     #[test]
     fn times_are_told_as_median_least_and_most() {
