@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::a2::{CONCURRENCY, SERVICE};
+use super::a2::{CONCURRENCY, HOLDING};
 use super::cx::Cx;
 use super::record::{Check, Experiment};
 use super::spread::{self, Spread};
@@ -44,7 +44,7 @@ impl Experiment for A1 {
                 spreads.push(Spread::measure(&mut balancer, subject, load, &cx.settings, &bar).await?);
             }
             if at < RINGS {
-                let plan = Plan { service: Some(SERVICE), ..subject.plan(REPLICAS) };
+                let plan = Plan { service: Some(HOLDING), ..subject.plan(REPLICAS) };
                 let mut balancer = cx.stage.balancer(&plan).await?;
                 let load = (CONCURRENCY, plan.service);
                 spreads.push(Spread::measure(&mut balancer, subject, load, &cx.settings, &bar).await?);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn the_page_and_the_plots_have_every_load() {
         let (bare, bounded) = (Subject::bare().name(), Subject::bounded().name());
-        let slow = Spread { service: Some(SERVICE), ..example(&bounded, CONCURRENCY, &[424, 400, 176]) };
+        let slow = Spread { service: Some(HOLDING), ..example(&bounded, CONCURRENCY, &[424, 400, 176]) };
         let spreads = vec![
             example(&bare, CONCURRENCY, &[844, 47, 109]),
             example(&bare, 1000, &[830, 60, 110]),

@@ -19,6 +19,9 @@ pub(super) const CONCURRENCY: u64 = 100;
 /// Replicas that are busy without using the processor, so that six of them can be seen to do more than two on two cores.
 pub(super) const SERVICE: Service = Service { ms: 10, at_once: 10 };
 
+/// Replicas that hold all requests that are in flight, each for a while: what bounded loads do can be predicted then.
+pub(super) const HOLDING: Service = Service { ms: 10, at_once: 10_000 };
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct A2 {
@@ -62,7 +65,8 @@ impl Experiment for A2 {
         );
         let scaled = format!(
             "Each replica serves {} requests at a time, and each takes {} ms, so one can do {:.0} a second, and N of them N \
-             times that.\nWhat a ring with a busiest replica can do at most is what that one can do, divided by its share.",
+             times that.\nWithout a bound a ring can do at most what its busiest replica can do, divided by that one's share. \
+             With a bound that one's\nqueue is cut short, and the others always have something to do.",
             self.service.at_once,
             self.service.ms,
             self.service.per_second()
@@ -169,7 +173,7 @@ impl A2 {
             ]
         };
         let header =
-            ["placement", "N", "requests/s", "possible by shares", "by N", "p50 ms", "p99 ms", "failed", "max/mean"];
+            ["placement", "N", "requests/s", "at most, by shares", "by N", "p50 ms", "p99 ms", "failed", "max/mean"];
         markdown(&header, 1, self.scaled.iter().map(row).collect()).unwrap_or_default()
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::a2::{CONCURRENCY, SERVICE, growing, sizes};
+use super::a2::{CONCURRENCY, HOLDING, growing, sizes};
 use super::cx::Cx;
 use super::record::{Check, Experiment};
 use super::spread::{self, Spread};
@@ -41,7 +41,7 @@ impl Experiment for A4 {
             spreads.extend(growing(cx, subject, None, &bar).await?);
             let subject = subject.bounded_too();
             cx.begins(&bar, &subject.name());
-            let plan = Plan { service: Some(SERVICE), ..subject.plan(REPLICAS) };
+            let plan = Plan { service: Some(HOLDING), ..subject.plan(REPLICAS) };
             let mut balancer = cx.stage.balancer(&plan).await?;
             let load = (CONCURRENCY, plan.service);
             bounded.push(Spread::measure(&mut balancer, &subject, load, &cx.settings, &bar).await?);
@@ -59,11 +59,10 @@ impl Experiment for A4 {
         format!(
             "## max/mean by N\n\nThe busiest replica's requests as a multiple of the mean, measured, and predicted exactly in \
              brackets.\n\n{}\n\n## Every load\n\n{}\n\n## With bounded loads\n\nThe same with `--bound 1.25`, before replicas \
-             that take {} ms for a request, {} at a time.\n\n{}",
+             that take {} ms for a request, any number at a time.\n\n{}",
             self.ratios(),
             spreads(self.spreads.iter()),
-            SERVICE.ms,
-            SERVICE.at_once,
+            HOLDING.ms,
             spreads(self.bounded.iter())
         )
     }

@@ -32,8 +32,8 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Sends the load. What a bound does depends on how many requests replicas hold, which is known only if each takes so
-    /// long that nearly all that are in flight are there.
+    /// Sends the load. What a bound does depends on how many requests replicas hold, which is known only if each takes a
+    /// while, and none waits for another.
     pub(super) async fn measure(
         balancer: &mut Balancer,
         subject: &Subject,
@@ -51,7 +51,8 @@ impl Spread {
             let slot = counts.get_mut((member.id as usize).wrapping_sub(1));
             *slot.ok_or_else(|| format!("{} has the ring number {}", member.hostname, member.id))? += count;
         }
-        let predicts = !subject.case().is_hashing() || subject.is_exact() || service.is_some();
+        let holds = service.is_some_and(|service| u64::from(service.at_once) >= concurrency);
+        let predicts = !subject.case().is_hashing() || subject.is_exact() || holds;
         let predicted = match predicts {
             true => subject.predicted(replicas, concurrency as usize, settings.seed)?,
             false => Vec::new(),
