@@ -14,9 +14,13 @@ fn addr(member: &Member) -> &str {
     member.addr.as_deref().unwrap_or_default()
 }
 
+/// Learns from live traffic that a replica fails, not just from checks.
+const OBSERVE: &str = " observe layer4 error-limit 3 on-error mark-down on-marked-down shutdown-sessions";
+
 /// A request's `id` decides, by the function that is the default; with `factor`, a replica holds at most so many percent of
 /// the mean. Checks, tries and time limits are those of the balancer's defaults.
-pub(super) fn haproxy(port: u16, members: &[Member], factor: Option<u32>) -> String {
+pub(super) fn haproxy(port: u16, members: &[Member], (factor, observes): (Option<u32>, bool)) -> String {
+    let observe = if observes { OBSERVE } else { "" };
     let factor = factor.map_or_else(String::new, |factor| format!("  hash-balance-factor {factor}\n"));
     let mut servers = String::new();
     for member in members {
@@ -45,7 +49,7 @@ backend replicas
 {factor}  http-reuse always
   option httpchk
   http-check send meth GET uri /heartbeat ver HTTP/1.1 hdr Host replica
-  default-server check inter 500ms fall 3 rise 1
+  default-server check inter 500ms fall 3 rise 1{observe}
 {servers}"
     )
 }
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn every_replica_is_in_every_configuration() {
-        let haproxy = haproxy(80, &two(), None);
+        let haproxy = haproxy(80, &two(), (None, false));
         assert!(haproxy.ends_with("\n  server S1 10.0.0.1:5000\n  server S2 10.0.0.2:5000\n"), "{haproxy}");
         let nginx = nginx(80, &two(), Path::new("/tmp/x"));
         let of = |id| format!("    server 10.0.0.{id}:5000 max_fails=3 fail_timeout=2s;\n");
@@ -131,9 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn the_factor_is_there_only_if_it_is_wanted() {
-        let bounded = haproxy(80, &two(), Some(125));
+    fn a_factor_and_a_look_at_traffic_are_there_only_if_they_are_wanted() {
+        let bounded = haproxy(80, &two(), (Some(125), false));
         assert!(bounded.contains("  hash-type consistent\n  hash-balance-factor 125\n  http-reuse always\n"));
-        assert_eq!(bounded.replace("  hash-balance-factor 125\n", ""), haproxy(80, &two(), None));
+        let observing = haproxy(80, &two(), (Some(125), true));
+        assert!(observing.contains(" rise 1 observe layer4 "), "{observing}");
+        assert_eq!(observing.replace(OBSERVE, ""), bounded);
+        assert_eq!(bounded.replace("  hash-balance-factor 125\n", ""), haproxy(80, &two(), (None, false)));
     }
 }

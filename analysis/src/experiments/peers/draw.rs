@@ -12,6 +12,9 @@ use super::{Figures, Peers, table};
 use crate::bench::report::Spread as Middle;
 use crate::plot::{Area, Drawn, Grouped, Height, colour, grouped, sheet};
 
+/// The colour of a program that is in no load but those of failures.
+const LAST: usize = 6;
+
 /// What is drawn of failures.
 struct Panel {
     title: String,
@@ -67,7 +70,7 @@ fn programs(peers: &Peers) -> Vec<&str> {
 /// A program has one colour in all charts; lb by default has that of its bounded ring.
 fn colour_of(peers: &Peers, program: &str) -> RGBColor {
     let is_it = |name: &&str| if program == OURS { name.contains("bound") } else { *name == program };
-    colour(programs(peers).iter().position(is_it).unwrap_or_default())
+    colour(programs(peers).iter().position(is_it).unwrap_or(LAST))
 }
 
 fn even(peers: &Peers, area: &Area<'_>) -> Drawn {
@@ -135,6 +138,6 @@ mod tests {
         assert_eq!((times("lb: ring, bound 1.25"), times("lb"), times("nginx")), (1, 2, 3));
         // Evenness, then lost requests, then seconds: nginx had none after the kill.
         assert_eq!((times("1.20"), times("1.60"), times("17"), times("0.7")), (1, 1, 1, 1));
-        assert_eq!(colour_of(&peers, OURS), colour(0));
+        assert_eq!((colour_of(&peers, OURS), colour_of(&peers, "other")), (colour(0), colour(LAST)));
     }
 }

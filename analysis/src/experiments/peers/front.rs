@@ -19,7 +19,11 @@ const FACTOR: u32 = 125;
 #[derive(Debug, Clone)]
 pub(super) enum Program {
     Lb(Subject),
-    Haproxy { factor: Option<u32> },
+    Haproxy {
+        factor: Option<u32>,
+        /// It learns from live traffic, too.
+        observes: bool,
+    },
     Nginx,
 }
 
@@ -32,7 +36,8 @@ impl Program {
     }
 
     fn others() -> Vec<Self> {
-        vec![Self::Haproxy { factor: None }, Self::Haproxy { factor: Some(FACTOR) }, Self::Nginx]
+        let haproxy = |factor, observes| Self::Haproxy { factor, observes };
+        vec![haproxy(None, false), haproxy(Some(FACTOR), false), haproxy(Some(FACTOR), true), Self::Nginx]
     }
 
     /// Those of the others that are installed, and what is to be said of the rest.
@@ -46,17 +51,20 @@ impl Program {
         (there, missing.iter().map(|program| format!("{}: not installed", program.name())).collect())
     }
 
-    /// All that are there, the balancer's first.
+    /// All that differ in where they send requests while nothing fails, the balancer's first.
     pub(super) fn all(others: &[Self]) -> Vec<Self> {
-        [&*Self::ours(), others].concat()
+        let differs = |program: &Self| !matches!(program, Self::Haproxy { observes: true, .. });
+        Self::ours().into_iter().chain(others.iter().filter(|program| differs(program)).cloned()).collect()
     }
 
     /// In tables and plots.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Lb(subject) => format!("lb: {}", subject.name()),
-            Self::Haproxy { factor: None } => "HAProxy".into(),
-            Self::Haproxy { factor: Some(factor) } => format!("HAProxy, factor {factor}"),
+            Self::Haproxy { factor, observes } => {
+                let factor = factor.map_or_else(String::new, |factor| format!(", factor {factor}"));
+                format!("HAProxy{factor}{}", if *observes { ", observing" } else { "" })
+            }
             Self::Nginx => "nginx".into(),
         }
     }
@@ -99,8 +107,8 @@ impl Front {
                 command.args(subject.plan(members.len() as u32).args);
                 command
             }
-            Program::Haproxy { factor } => {
-                std::fs::write(&file, config::haproxy(port, members, *factor)).map_err(failed)?;
+            Program::Haproxy { factor, observes } => {
+                std::fs::write(&file, config::haproxy(port, members, (*factor, *observes))).map_err(failed)?;
                 let mut command = command(Path::new("haproxy"));
                 command.arg("-f").arg(&file);
                 command
@@ -132,9 +140,16 @@ mod tests {
     fn what_is_not_installed_is_named_and_left_out() {
         let (there, missing) = Program::installed(&Machine { nginx: Some("1".into()), ..Machine::default() });
         assert_eq!(there.iter().map(Program::name).collect::<Vec<_>>(), ["nginx"]);
-        assert_eq!(missing, ["HAProxy: not installed", "HAProxy, factor 125: not installed"]);
+        let haproxy = ["HAProxy", "HAProxy, factor 125", "HAProxy, factor 125, observing"];
+        assert_eq!(missing, haproxy.map(|name| format!("{name}: not installed")));
         let names: Vec<String> = Program::all(&there).iter().map(Program::name).collect();
         let ours = ["consistent, assignment, 512 × 9", "consistent, assignment, 512 × 9, bound 1.25", "maglev, 65,537"];
         assert_eq!(names, [ours.map(|name| format!("lb: {name}")).to_vec(), vec!["nginx".into()]].concat());
+        let (there, _) = Program::installed(&Machine { haproxy: Some("2".into()), ..Machine::default() });
+        assert_eq!(
+            (there.len(), Program::all(&there).len()),
+            (3, 3 + 2),
+            "who observes sees nothing fail in a plain load"
+        );
     }
 }
