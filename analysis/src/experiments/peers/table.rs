@@ -56,7 +56,7 @@ fn how(runtime: Runtime) -> String {
         "{REPLICAS} replicas; before each program {RATE:.0} requests a second over {CONNECTIONS} connections, with random keys. \
          In each round the next replica\nis harmed. lb has its default settings and respawns replicas{hears}.\n\n\
          HAProxy and nginx don't respawn. {again}\nThey stand before the same replicas and see the same harm, each under its \
-         own load. HAProxy has checks like lb's (`check inter\n500ms fall 3 rise 1`, `timeout check 500ms`, GET /heartbeat), \
+         own load, at the\nsame time; lb has its turn alone. HAProxy has checks like lb's (`check inter\n500ms fall 3 rise 1`, `timeout check 500ms`, GET /heartbeat), \
          `retries 3`, `option redispatch 1` and `retry-on \
          all-retryable-errors`;\n`observing`: and `observe layer4 error-limit 3 on-error mark-down on-marked-down \
          shutdown-sessions`, as lb learns from live\ntraffic by default.\nnginx has no checks of its own without its \
