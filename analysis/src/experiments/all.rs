@@ -74,7 +74,7 @@ fn page(summaries: &[Summary], relays: bool, took: Option<f64>) -> String {
     let rows = summaries.iter().map(row).chain([functions, relays]).collect();
     let mut page = "# Experiments\n\n`make analysis` has run them; docs/experiments.md says how and why.\n".to_owned();
     if let Some(took) = took {
-        let _ = write!(page, "All of it took {:.1} minutes.\n", took / 60.0);
+        let _ = writeln!(page, "All of it took {:.1} minutes.", took / 60.0);
     }
     let table = markdown(&["experiment", "seconds", "all that must hold does"], 1, rows).unwrap_or_default();
     let _ = write!(page, "\n{table}\n");
