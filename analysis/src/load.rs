@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::bench::paced::whole;
 
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,6 +110,8 @@ pub(crate) async fn each(
     mut note: impl FnMut(u64, Result<String, String>, Duration),
 ) -> Result<Duration, String> {
     let client = Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(|error| error.to_string())?;
+    // Nothing is there to be used twice then.
+    let once = concurrency as u64 >= requests;
     let mut under_way = FuturesUnordered::new();
     let (mut sent, began) = (0, Instant::now());
     loop {
@@ -110,7 +119,8 @@ pub(crate) async fn each(
             let (client, url, number) = (&client, url(sent), sent);
             under_way.push(async move {
                 let began = Instant::now();
-                (number, ask(client, &url).await, began.elapsed())
+                let answer = if once { ask_once(&url).await } else { ask(client, &url).await };
+                (number, answer, began.elapsed())
             });
             sent += 1;
         }
@@ -128,6 +138,32 @@ async fn ask(client: &Client, url: &str) -> Result<String, String> {
         Some(replica) if status.is_success() => Ok(replica.to_owned()),
         _ => Err(format!("{status}: {}", String::from_utf8_lossy(&body).chars().take(200).collect::<String>())),
     }
+}
+
+/// The same over a connection of its own, which is reset at the end: closed, each would keep its port for a minute, and
+/// thousands of them make those that follow wait for one.
+async fn ask_once(url: &str) -> Result<String, String> {
+    let url = Url::parse(url).map_err(|error| error.to_string())?;
+    let addrs = url.socket_addrs(|| None).map_err(|error| error.to_string())?;
+    let exchange = async {
+        let mut stream = TcpStream::connect(&*addrs).await?;
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+        let request = format!("GET {}{query} HTTP/1.1\r\nHost: {}\r\n\r\n", url.path(), url.authority());
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        loop {
+            if let Some(body) = whole(&answer)? {
+                return Ok(answer.split_off(body));
+            }
+            if stream.read_buf(&mut answer).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer's end"));
+            }
+        }
+    };
+    let body = timeout(TIMEOUT, exchange).await.map_err(|_| "no answer in time")?;
+    let body = body.map_err(|error: io::Error| error.to_string())?;
+    replica(&body).map(str::to_owned).ok_or_else(|| "an answer that is no replica's".into())
 }
 
 /// The name of the replica in an answer of `/home`.
@@ -195,6 +231,10 @@ mod tests {
         assert_eq!((told.len(), most.get()), (10, 9));
         assert_eq!(told[&4], Ok("S0".into()));
         assert_eq!(told[&3], Err("503 Service Unavailable: no".into()));
+        let mut at_once = BTreeMap::new();
+        each(10, 10, |n| format!("{url}?n={n}"), |n, answer, _| drop(at_once.insert(n, answer))).await.unwrap();
+        assert_eq!((at_once.len(), &at_once[&4], &at_once[&5]), (10, &Ok("S0".into()), &Ok("S1".into())));
+        assert_eq!(at_once[&3], Err("status 503".into()));
         let outcome = counted(&url, 20, 5, &ProgressBar::hidden()).await.unwrap();
         assert_eq!((outcome.answered(), outcome.failed(), outcome.by_replica["S0"]), (20, 0, 20));
         assert!(outcome.p50_ms > 0.0 && outcome.p50_ms <= outcome.p99_ms && outcome.per_second() > 0.0);

@@ -249,7 +249,7 @@ async fn exchange(
 }
 
 /// Where its body begins, once this is one whole answer. Anything but a 200 with a Content-Length is an error.
-fn whole(bytes: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn whole(bytes: &[u8]) -> io::Result<Option<usize>> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut answer = httparse::Response::new(&mut fields);
