@@ -101,7 +101,7 @@ slow: build ## Slow one of four replicas down, and compare the policies' latenci
 	@cargo run --locked -q --release -p analysis -- slow --lb $(RELEASE)/lb $(ARGS)
 
 analysis: build ## Run the experiments A-1 to A-4 and more, with plots (15 minutes, or EXPERIMENT=a3 for one)
-	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+	@if [ -z '$(filter functions relays,$(EXPERIMENT))' ] && docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --release -p analysis
 	@target/release/analysis $(EXPERIMENT) $(if $(filter functions,$(EXPERIMENT)),,--lb $(RELEASE)/lb) $(ARGS)
 

@@ -23,8 +23,10 @@ use tokio::task::LocalSet;
 
 /// A minute, the longest time that is told apart.
 const LONGEST: u64 = 60_000_000_000;
+/// A request that takes longer, from when it is sent, has failed.
+const ANSWER: Duration = Duration::from_secs(30);
 /// For what is still under way when the last request became due.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(40);
 
 /// One request that is done.
 pub(crate) struct Done<'a> {
@@ -213,7 +215,7 @@ async fn serve(stream: TcpStream, schedule: &Schedule) -> io::Result<()> {
             schedule.some.notified().await;
             continue;
         };
-        let body = exchange(&mut kept, schedule, number, &mut buffer).await;
+        let body = answered(&mut kept, schedule, number, &mut buffer).await;
         let took = due.elapsed();
         if body.is_err() {
             kept = None;
@@ -222,7 +224,18 @@ async fn serve(stream: TcpStream, schedule: &Schedule) -> io::Result<()> {
     }
 }
 
-/// One request and its answer: where in `buffer` its body begins.
+/// One request and its answer, in time: where in `buffer` its body begins.
+async fn answered(
+    kept: &mut Option<TcpStream>,
+    schedule: &Schedule,
+    number: u32,
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let answered = tokio::time::timeout(ANSWER, exchange(kept, schedule, number, buffer)).await;
+    answered.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+}
+
+/// The same, however long it takes.
 async fn exchange(
     kept: &mut Option<TcpStream>,
     schedule: &Schedule,

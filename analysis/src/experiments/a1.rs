@@ -27,7 +27,7 @@ pub(super) struct A1 {
 
 impl Experiment for A1 {
     const NAME: &'static str = "a1";
-    const TITLE: &'static str = "A-1: 10,000 requests before three replicas";
+    const TITLE: &'static str = "A-1: requests before three replicas";
 
     async fn measure(cx: &Cx) -> Result<Self, String> {
         let subjects: Vec<Subject> =
@@ -101,7 +101,7 @@ impl A1 {
             let name = |spread: &&Spread| match spread.service {
                 None if spread.concurrency > CONCURRENCY => "all at once".to_owned(),
                 None => format!("{} at a time", spread.concurrency),
-                Some(service) => format!("the same, {} ms each", service.ms),
+                Some(service) => format!("{} at a time, {} ms each", spread.concurrency, service.ms),
             };
             let names = spreads.iter().map(name).chain(["predicted".to_owned()]);
             let chart = Grouped {
@@ -153,7 +153,7 @@ mod tests {
         for text in ["844", "830", "maglev, 65,537", "10 ms |", "failed of 5000 requests"] {
             assert!(page.contains(text), "{text}: {page}");
         }
-        for text in ["84.4", "17.6", "all at once", "the same, 10 ms each", "predicted", "maglev, 65,537"] {
+        for text in ["84.4", "17.6", "all at once", "100 at a time, 10 ms each", "predicted", "maglev, 65,537"] {
             assert!(plots.contains(text), "{text}");
         }
     }

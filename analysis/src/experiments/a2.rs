@@ -194,7 +194,7 @@ impl A2 {
             let predicted = |spread: &Spread| spread.predicted_max_mean().unwrap_or_default() * spread.mean();
             let mut average = line("average, ± sd", 0, &Spread::mean);
             for (point, spread) in average.points.iter_mut().zip(&spreads) {
-                (point.2, point.3) = (point.1 - spread.deviation(), point.1 + spread.deviation());
+                (point.2, point.3) = ((point.1 - spread.deviation()).max(0.0), point.1 + spread.deviation());
             }
             let mut all = vec![
                 line("busiest", 1, &|spread| spread.most() as f64),

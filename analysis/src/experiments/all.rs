@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Args) -> Result<bool, String> {
     // Its containers would be in the way of what follows.
     drop(cx);
     let (sample, out) = (functions::SAMPLE, args.out.join("functions"));
-    functions::run(&functions::Args { sample, seed: args.seed, out, redraw: args.redraw }).await?;
+    functions::run(&functions::Args { sample, seed: functions::SEED, out, redraw: args.redraw }).await?;
     let relays = relays::Args {
         lb: args.lb.clone(),
         rounds: RELAY_ROUNDS,

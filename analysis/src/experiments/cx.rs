@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::stage::Stage;
+use super::stage::{Runtime, Stage, engine};
 use crate::bench::machine::Machine;
 
 /// What all experiments of a run were told.
@@ -31,8 +31,13 @@ impl Cx {
         Self { stage, settings, lb: lb.to_owned() }
     }
 
-    pub(super) fn machine(&self) -> Machine {
-        Machine::look(&self.lb)
+    /// With the balancer that is measured: with docker that is an image.
+    pub(super) async fn machine(&self) -> Result<Machine, String> {
+        let machine = Machine::look(&self.lb);
+        match self.stage.runtime {
+            Runtime::Docker => Ok(Machine { lb: engine::image().await?, ..machine }),
+            Runtime::Process => Ok(machine),
+        }
     }
 
     /// A bar for so many `what`.

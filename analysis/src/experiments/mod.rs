@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// How often each failure is caused [default: 20, beside others 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Seed of the random numbers
+    /// Seed of the keys of `moves` and `peers`, and of simulations; the IDs of other requests are the balancer's own
     #[arg(long, default_value = "17")]
     seed: u64,
     /// Where results go, a folder for each experiment

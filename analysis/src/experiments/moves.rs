@@ -97,7 +97,8 @@ impl Experiment for Moves {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let requests = self.changes.iter().map(|change| change.keys).sum();
+        // Three loads for two changes.
+        let requests = self.changes.iter().map(|change| change.keys).sum::<u64>() * 3 / 2;
         let failed = self.changes.iter().map(|change| change.failed).sum();
         let off = self.changes.iter().map(|change| (change.measured.all - change.predicted.all).abs());
         let off = off.fold(0.0, f64::max);

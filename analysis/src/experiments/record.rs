@@ -101,7 +101,7 @@ pub(super) async fn run<E: Experiment>(cx: Option<&Cx>, out: &Path) -> Result<Su
 /// Makes all of its runs.
 async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String> {
     let began = Instant::now();
-    let (machine, runtime, settings) = (cx.machine(), cx.stage.runtime, cx.settings);
+    let (machine, runtime, settings) = (cx.machine().await?, cx.stage.runtime, cx.settings);
     let found = E::measure(cx).await.map_err(|error| format!("{}: {error}", E::NAME))?;
     Ok(Record { machine, runtime, settings, took: began.elapsed().as_secs_f64(), checks: Vec::new(), found })
 }

@@ -9,9 +9,13 @@ use super::stage::{Balancer, Service};
 use super::subject::Subject;
 use crate::load::{Outcome, counted};
 
-/// How far a share may be from an exact prediction, in percentage points: three to four standard deviations of 10,000
-/// random requests.
+/// How far a share may be from an exact prediction on the assignment's ring, in percentage points: with 10,000 random
+/// requests that is four standard deviations for a share of 84 %.
 pub(super) const NEAR: f64 = 1.5;
+/// With fewer requests that is no measure.
+const ENOUGH: u64 = 10_000;
+/// The same for any placement, in standard deviations of random requests.
+const DEVIATIONS: f64 = 5.0;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +54,10 @@ impl Spread {
             let count = outcome.by_replica.get(&member.hostname).copied().unwrap_or_default();
             let slot = counts.get_mut((member.id as usize).wrapping_sub(1));
             *slot.ok_or_else(|| format!("{} has the ring number {}", member.hostname, member.id))? += count;
+        }
+        if counts.iter().sum::<u64>() != outcome.answered() {
+            let names: Vec<&String> = outcome.by_replica.keys().collect();
+            return Err(format!("a replica was replaced in the course of a load: {names:?} have answered"));
         }
         let holds = service.is_some_and(|service| u64::from(service.at_once) >= concurrency);
         let predicts = !subject.case().is_hashing() || subject.is_exact() || holds;
@@ -109,6 +117,18 @@ impl Spread {
         (squares / f64::from(self.replicas.max(1))).sqrt()
     }
 
+    /// The largest difference of a share from its prediction, by the standard deviation that random requests have. A share
+    /// that is 0 or 1 for sure has none.
+    fn deviations(&self) -> Option<f64> {
+        let answered = self.answered().max(1) as f64;
+        let shares = self.shares().into_iter().zip(&self.predicted);
+        let by_deviation = |(share, due): (f64, &f64)| {
+            let deviation = (due * (1.0 - due) / answered).sqrt();
+            if share == *due { 0.0 } else { (share - due).abs() / deviation.max(f64::MIN_POSITIVE) }
+        };
+        shares.map(by_deviation).reduce(f64::max)
+    }
+
     /// The largest difference of a share from its prediction.
     pub(super) fn off(&self) -> Option<f64> {
         self.shares().iter().zip(&self.predicted).map(|(share, due)| (share - due).abs()).reduce(f64::max)
@@ -120,10 +140,18 @@ pub(super) fn checks<'a>(what: &str, all: impl Iterator<Item = &'a Spread> + Clo
     let requests = all.clone().map(|spread| spread.outcome.answered() + spread.outcome.failed()).sum();
     let failed = all.clone().map(|spread| spread.outcome.failed()).sum();
     let mut checks = vec![Check::none_failed(what, requests, failed)];
-    let off = all.filter(|spread| spread.exact).filter_map(Spread::off).reduce(f64::max);
-    checks.extend(
-        off.map(|off| Check::near(&format!("{what}: a share's distance from its exact prediction"), off, NEAR)),
-    );
+    let exact = all.filter(|spread| spread.exact);
+    let ring = exact.clone().filter(|spread| spread.subject.contains("assignment") && spread.answered() >= ENOUGH);
+    let off = ring.filter_map(Spread::off).reduce(f64::max);
+    checks.extend(off.map(|off| {
+        Check::near(&format!("{what}, the assignment's ring: distance of a share from its exact prediction"), off, NEAR)
+    }));
+    checks.extend(exact.filter_map(Spread::deviations).reduce(f64::max).map(|off| Check {
+        what: format!("{what}: distance of a share from its exact prediction"),
+        limit: format!("{DEVIATIONS:.1} deviations"),
+        found: format!("{off:.1} deviations"),
+        holds: off <= DEVIATIONS,
+    }));
     checks
 }
 
@@ -161,17 +189,23 @@ pub(super) mod tests {
 
     #[test]
     fn a_share_that_is_off_or_a_failure_does_not_hold() {
-        let good = example("ring", 100, &[600, 100, 200]);
+        let good = example("assignment", 100, &[12_000, 2000, 4000]);
         let holds =
             |spread: &Spread| checks("x", [spread].into_iter()).iter().map(|check| check.holds).collect::<Vec<_>>();
-        assert_eq!(holds(&good), [true, true]);
-        let moved = Spread { counts: vec![585, 115, 200], ..good.clone() };
-        assert_eq!(holds(&moved), [true, false]);
+        assert_eq!(holds(&good), [true, true, true]);
+        let moved = Spread { counts: vec![11_700, 2100, 4200], ..good.clone() };
+        assert_eq!(holds(&moved), [true, false, true]);
+        assert_eq!(holds(&Spread { subject: "maglev".into(), ..moved.clone() }), [true, true]);
+        assert_eq!(
+            holds(&Spread { subject: "maglev".into(), counts: vec![10_200, 3800, 4000], ..moved.clone() }),
+            [true, false]
+        );
         assert_eq!(holds(&Spread { exact: false, ..moved }), [true]);
+        assert_eq!(holds(&example("assignment", 100, &[600, 100, 200])), [true, true], "too few for a fixed limit");
         let mut failed = good.clone();
         failed.outcome.failures.insert("503".into(), 1);
-        assert_eq!(holds(&failed), [false, true]);
+        assert_eq!(holds(&failed), [false, true, true]);
         let nothing = Spread { outcome: Outcome::default(), ..good };
-        assert_eq!(holds(&nothing), [false, true]);
+        assert_eq!(holds(&nothing), [false, true, true]);
     }
 }

@@ -175,11 +175,11 @@ async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm
             tokio::time::sleep(LOOK).await;
         }
     };
-    let Ok((harmed, watched)) = timeout(RECOVERY, async { tokio::join!(harmed, watched) }).await else {
+    let Ok(both) = timeout(RECOVERY, async { tokio::try_join!(harmed, watched) }).await else {
         let (members, words) = (balancer.members().await, balancer.last_words().await);
         return Err(format!("no recovery of {victim:?} in {RECOVERY:?}: {members:?}\n{words}"));
     };
-    let (out_ms, listed_ms, ready_ms, replacement): (f64, f64, f64, String) = watched?;
+    let (done_ms, (out_ms, listed_ms, ready_ms, replacement)) = both?;
     calm.0.insert(victim.id, Instant::now());
     tokio::time::sleep(AFTER).await;
     balancer.check()?;
@@ -187,7 +187,7 @@ async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm
         harm,
         victim: victim.hostname,
         replacement,
-        done_ms: harmed?,
+        done_ms,
         out_ms,
         listed_ms,
         ready_ms,

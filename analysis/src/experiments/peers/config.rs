@@ -18,7 +18,7 @@ fn addr(member: &Member) -> &str {
 const OBSERVE: &str = " observe layer4 error-limit 3 on-error mark-down on-marked-down shutdown-sessions";
 
 /// A request's `id` decides, by the function that is the default; with `factor`, a replica holds at most so many percent of
-/// the mean. Checks, tries and time limits are those of the balancer's defaults.
+/// the mean. Checks, tries (the first and two more) and time limits are those of the balancer's defaults.
 pub(super) fn haproxy(port: u16, members: &[Member], (factor, observes): (Option<u32>, bool)) -> String {
     let observe = if observes { OBSERVE } else { "" };
     let factor = factor.map_or_else(String::new, |factor| format!("  hash-balance-factor {factor}\n"));
@@ -36,7 +36,7 @@ defaults
   timeout client 60s
   timeout server 30s
   timeout check 500ms
-  retries 3
+  retries 2
   option redispatch 1
   retry-on all-retryable-errors
 frontend public

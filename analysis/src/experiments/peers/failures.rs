@@ -120,19 +120,23 @@ async fn measure(
             load.err().map(|error| (format!("no answer: {error}"), due.get()))
         }
     });
-    let happens = async {
+    let happened = async {
         sleep(BEFORE).await;
         let harmed = began.elapsed();
         stage.harm(harm, victim).await?;
         let done = began.elapsed();
         sleep((harmed + length(harm)).saturating_sub(done)).await;
-        let marks = Marks { harm: harmed, done, over: began.elapsed() };
+        Ok::<_, String>(Marks { harm: harmed, done, over: began.elapsed() })
+    };
+    let happens = async {
+        let marks = happened.await;
+        // Whatever came of it: without this the loads would go on for ever.
         over.set(true);
         // The balancer has removed it by now.
         if harm == Harm::Pause && fronts.iter().all(|(name, _)| *name != OURS) {
             stage.resume(victim).await?;
         }
-        Ok::<_, String>(marks)
+        marks
     };
     let (ends, marks) = tokio::join!(join_all(loads), happens);
     let marks = marks?;

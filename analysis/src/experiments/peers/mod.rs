@@ -21,6 +21,7 @@ use super::cx::Cx;
 use super::record::{Check, Experiment};
 use super::spread::{self, Spread};
 use super::stage::Runtime;
+use super::subject::Subject;
 use crate::plot::Drawn;
 use failures::{HARMS, OURS, REPLICAS, Round};
 use front::Program;
@@ -47,8 +48,11 @@ impl Experiment for Peers {
     const TITLE: &'static str = "Beside HAProxy and nginx";
 
     async fn measure(cx: &Cx) -> Result<Self, String> {
-        let (others, skipped) = Program::installed(&cx.machine());
+        let (others, skipped) = Program::installed(&cx.machine().await?);
         let programs = Program::all(&others);
+        // The balancer as one of them, too: it stands before given replicas, learns nothing from the engine, and respawns none.
+        let harmed: Vec<Program> =
+            [Program::Lb(Subject::bounded())].into_iter().chain(others.iter().cloned()).collect();
         let count = cx.settings.rounds.unwrap_or(ROUNDS);
         let mut random = StdRng::seed_from_u64(cx.settings.seed);
         let keys: Rc<[u64]> = (0..cx.settings.requests).map(|_| random.random_range(REQUEST_IDS)).collect();
@@ -78,8 +82,8 @@ impl Experiment for Peers {
             cx.begins(&bar, &format!("{OURS}, {what}"));
             rounds.extend(failures::ours(&cx.stage, harm, count, &keys, || bar.inc(1)).await?);
             cx.begins(&bar, &format!("the others, {what}"));
-            for round in 0..if others.is_empty() { 0 } else { count } {
-                rounds.extend(failures::others(&cx.stage, &others, (harm, round), &keys).await?);
+            for round in 0..count {
+                rounds.extend(failures::others(&cx.stage, &harmed, (harm, round), &keys).await?);
                 bar.inc(1);
             }
         }
@@ -93,7 +97,7 @@ impl Experiment for Peers {
         let (fast, slow) = (ours(&self.spreads), ours(&self.slow));
         let mut checks = spread::checks("Beside others, lb", fast.iter());
         checks.extend(spread::checks("Beside others, lb, slow replicas", slow.iter()));
-        let rounds = || self.rounds.iter().filter(|round| round.program == OURS).map(|round| &round.figures);
+        let rounds = || self.rounds.iter().filter(|round| round.program.starts_with(OURS)).map(|round| &round.figures);
         let requests = rounds().map(|figures| figures.requests).sum();
         let failed = rounds().map(|figures| figures.failed()).sum();
         checks.push(Check::none_failed("Beside others, lb, replicas that fail", requests, failed));

@@ -57,7 +57,7 @@ fn how(runtime: Runtime) -> String {
          In each round the next replica\nis harmed. lb has its default settings and respawns replicas{hears}.\n\n\
          HAProxy and nginx don't respawn. {again}\nThey stand before the same replicas and see the same harm, each under its \
          own load, at the\nsame time; lb has its turn alone. HAProxy has checks like lb's (`check inter\n500ms fall 3 rise 1`, `timeout check 500ms`, GET /heartbeat), \
-         `retries 3`, `option redispatch 1` and `retry-on \
+         `retries 2`, `option redispatch 1` and `retry-on \
          all-retryable-errors`;\n`observing`: and `observe layer4 error-limit 3 on-error mark-down on-marked-down \
          shutdown-sessions`, as lb learns from live\ntraffic by default.\nnginx has no checks of its own without its \
          commercial part: only `max_fails=3 fail_timeout=2s`, which must be whole seconds, and\n`proxy_next_upstream error \

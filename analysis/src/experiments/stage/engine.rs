@@ -31,7 +31,9 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// Does an engine answer?
 pub(crate) async fn answers() -> Result<(), String> {
-    docker(&["info", "--format", "{{.ServerVersion}}"], "").await.map(drop)
+    // Not `docker info`, which newer clients end with success although nobody answers.
+    let version = docker(&["version", "--format", "{{.Server.Version}}"], "").await?;
+    if version.is_empty() { Err("docker version names none".into()) } else { Ok(()) }
 }
 
 /// Runs the docker program, with this on its standard input; what it prints.
@@ -124,6 +126,8 @@ impl Engine {
     /// Removes all containers, the balancer's first: it would replace the others.
     pub(crate) async fn clear(&self) -> Result<(), String> {
         remove(&format!("label={LABEL}")).await?;
+        remove(&format!("label=ringkeeper.fleet={NAME}")).await?;
+        // What the engine was about to create for the balancer comes after the list was made.
         remove(&format!("label=ringkeeper.fleet={NAME}")).await
     }
 
@@ -169,6 +173,12 @@ pub(super) async fn subnet() -> Result<String, String> {
     docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", NAME], "").await
 }
 
+/// What the balancer's image is: which, and of when.
+pub(crate) async fn image() -> Result<String, String> {
+    let of = docker(&["image", "inspect", "--format", "{{.Id}}, of {{.Created}}", "ringkeeper"], "").await?;
+    Ok(format!("image ringkeeper, {of}"))
+}
+
 /// Removes the containers that this filter finds.
 async fn remove(filter: &str) -> Result<(), String> {
     let found = docker(&["ps", "-aq", "--filter", filter], "").await?;
@@ -190,7 +200,8 @@ impl Drop for Engine {
             let output = std::process::Command::new("docker").args(args).stderr(Stdio::null()).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
         };
-        for filter in [format!("label={LABEL}"), format!("label=ringkeeper.fleet={NAME}")] {
+        let fleet = format!("label=ringkeeper.fleet={NAME}");
+        for filter in [format!("label={LABEL}"), fleet.clone(), fleet] {
             let found = run(&["ps", "-aq", "--filter", &filter]);
             let mut args = vec!["rm", "-f"];
             args.extend(found.lines());
