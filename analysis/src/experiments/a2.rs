@@ -204,7 +204,7 @@ impl A2 {
             if spreads.iter().any(|spread| !spread.predicted.is_empty()) {
                 all.insert(0, line("busiest, predicted", 3, &predicted));
             }
-            let axes = Axes { title, y: "requests by replica", top: Some(top), nested: false, ..sizes() };
+            let axes = Axes { title, y: "requests by replica", top: Some(top), nested: true, ..sizes() };
             lines(area, &axes, &all)?;
         }
         sheet.finish()

@@ -91,3 +91,26 @@ pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
     };
     Ok(which.run(cx.as_ref(), args).await?.holds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::record::tests::kept;
+    use super::*;
+
+    /// The rows of a page's table under this heading.
+    fn rows<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
+        let (_, section) = page.split_once(heading).unwrap();
+        section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).collect()
+    }
+
+    #[test]
+    fn the_records_hold_and_the_readme_has_their_tables() {
+        let (a3, peers) = (kept::<a3::A3>(), kept::<peers::Peers>());
+        let others = [kept::<a1::A1>(), kept::<a2::A2>(), kept::<a4::A4>(), kept::<moves::Moves>()];
+        assert!(others.iter().all(|page| page.contains(" 0 |")));
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        for rows in [rows(&a3, "## Recovery"), rows(&peers, "## Failures")] {
+            assert!(rows.len() > 4 && readme.contains(&rows.join("\n")), "{}", rows.join("\n"));
+        }
+    }
+}

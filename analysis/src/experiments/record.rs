@@ -190,6 +190,19 @@ pub(super) mod tests {
         (page, plots)
     }
 
+    /// The record that is kept: its page, which must be that of the record, and all must hold that must.
+    pub(in crate::experiments) fn kept<E: Experiment>() -> String {
+        let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let record = read::<E>(&out).unwrap();
+        let page = std::fs::read_to_string(out.join(E::NAME).join(format!("{}.md", E::NAME))).unwrap();
+        assert!(page == record.page() && record.checks == record.found.checks(), "run analysis {} --redraw", E::NAME);
+        assert!(record.checks.iter().all(|check| check.holds), "{:?}", record.checks);
+        for (file, _) in record.found.plots() {
+            assert!(out.join(E::NAME).join(file).is_file(), "{file}");
+        }
+        page
+    }
+
     #[test]
     fn what_does_not_hold_is_told() {
         let near = Check::near("shares", 0.0149, 1.5);

@@ -67,10 +67,9 @@ fn programs(peers: &Peers) -> Vec<&str> {
     names
 }
 
-/// A program has one colour in all charts; lb by default has that of its bounded ring.
+/// A program has one colour in all charts; lb as it is has that of its bare ring, which is in no load of failures.
 fn colour_of(peers: &Peers, program: &str) -> RGBColor {
-    let is_it = |name: &&str| if program == OURS { name.contains("bound") } else { *name == program };
-    colour(programs(peers).iter().position(is_it).unwrap_or(LAST))
+    colour(programs(peers).iter().position(|name| *name == program).unwrap_or(if program == OURS { 0 } else { LAST }))
 }
 
 fn even(peers: &Peers, area: &Area<'_>) -> Drawn {
