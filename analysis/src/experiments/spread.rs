@@ -176,6 +176,22 @@ pub(super) mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_real_balancer_gives_the_shares_that_are_predicted() {
+        let stage = super::super::stage::tests::stage().await;
+        let (subject, settings) = (Subject::bare(), Settings { requests: 2000, rounds: None, seed: 1 });
+        let mut balancer = stage.balancer(&subject.plan(2)).await.unwrap();
+        balancer.add().await.unwrap();
+        let bar = ProgressBar::hidden();
+        let spread = Spread::measure(&mut balancer, &subject, (50, None), &settings, &bar).await.unwrap();
+        assert_eq!((spread.answered(), spread.outcome.failed(), spread.replicas), (2000, 0, 3));
+        assert!(spread.deviations().unwrap() < 6.0 && spread.off().unwrap() > 0.0, "{spread:?}");
+        balancer.remove("S2").await.unwrap();
+        // Ring numbers have a gap now: what stood at the third place is still there.
+        let names: Vec<u32> = balancer.members().await.unwrap().iter().map(|member| member.id).collect();
+        assert_eq!(names, [1, 3]);
+    }
+
     #[test]
     fn figures_are_those_of_the_counts() {
         let spread = example("ring", 100, &[600, 100, 200]);

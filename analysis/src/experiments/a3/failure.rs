@@ -147,6 +147,16 @@ impl Calm {
 /// One failure and the recovery from it; and when it began.
 async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm) -> Result<(Run, Instant), String> {
     let victim = calm.victim(balancer).await?;
+    let id = victim.id;
+    let run = harmed(stage, balancer, harm, victim).await?;
+    calm.0.insert(id, Instant::now());
+    tokio::time::sleep(AFTER).await;
+    balancer.check()?;
+    Ok(run)
+}
+
+/// The failure of this one.
+async fn harmed(stage: &Stage, balancer: &mut Balancer, harm: Harm, victim: Member) -> Result<(Run, Instant), String> {
     tokio::time::sleep(BEFORE).await;
     let began = Instant::now();
     let since = || began.elapsed().as_secs_f64() * 1e3;
@@ -180,9 +190,6 @@ async fn run(stage: &Stage, balancer: &mut Balancer, harm: Harm, calm: &mut Calm
         return Err(format!("no recovery of {victim:?} in {RECOVERY:?}: {members:?}\n{words}"));
     };
     let (done_ms, (out_ms, listed_ms, ready_ms, replacement)) = both?;
-    calm.0.insert(victim.id, Instant::now());
-    tokio::time::sleep(AFTER).await;
-    balancer.check()?;
     let run = Run {
         harm,
         victim: victim.hostname,
@@ -249,6 +256,35 @@ fn trace(harm: Harm, all: &[Request], at: f64, recovery: f64) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn replicas_fail_under_load_and_no_request_does() {
+        let stage = crate::experiments::stage::tests::stage().await;
+        let plan = crate::experiments::stage::Plan { replicas: REPLICAS, args: Vec::new(), service: None };
+        let mut balancer = stage.balancer(&plan).await.unwrap();
+        for harm in [Harm::Kill, Harm::Crash] {
+            let done = Cell::new(0);
+            let mut calm = Calm::default();
+            let series = series(&stage, &mut balancer, (harm, 1), &mut calm, || done.set(done.get() + 1)).await;
+            let (runs, load, trace) = series.unwrap();
+            let [run] = &*runs else { panic!("{runs:?}") };
+            assert_eq!((done.get(), load.failed, run.failed, calm.0.len()), (1, 0, 0, 1), "{load:?}");
+            assert!(load.requests >= run.requests && run.requests > 200, "{} {run:?}", load.requests);
+            assert!(run.out_ms <= run.listed_ms && run.listed_ms <= run.ready_ms, "{run:?}");
+            assert!(trace.names.contains(&run.victim) && trace.names.contains(&run.replacement), "{:?}", trace.names);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_harm_that_fails_is_told_at_once() {
+        let stage = crate::experiments::stage::tests::stage().await;
+        let plan = crate::experiments::stage::Plan { replicas: 1, args: Vec::new(), service: None };
+        let mut balancer = stage.balancer(&plan).await.unwrap();
+        // No such process: its number is above all that there can be.
+        let victim = Member { runtime_id: Some("999999999".into()), ..balancer.members().await.unwrap()[0].clone() };
+        let error = harmed(&stage, &mut balancer, Harm::Kill, victim).await.unwrap_err();
+        assert!(error.contains("SIGKILL to S1: ESRCH"), "{error}");
+    }
 
     fn requests() -> Vec<Request> {
         let by = |name: &str| Ok(name.to_owned());

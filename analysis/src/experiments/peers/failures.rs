@@ -149,3 +149,31 @@ async fn measure(
     });
     Ok(found.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_harm_that_fails_ends_the_load_and_is_told() {
+        let stage = super::super::super::stage::tests::stage().await;
+        let plain = stage.plain(1, None).await.unwrap();
+        let addr: SocketAddr = plain.members[0].addr.as_deref().unwrap().parse().unwrap();
+        // No such process: its number is above all that there can be.
+        let gone = Member { runtime_id: Some("999999999".into()), ..plain.members[0].clone() };
+        let keys: Rc<[u64]> = [123_456].into();
+        let told = measure(&stage, &[("it", addr)], &[gone], (Harm::Kill, 0), &keys).await.unwrap_err();
+        assert!(told.contains("SIGKILL to S1: ESRCH"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_nobody_replaces_is_missed() {
+        let stage = super::super::super::stage::tests::stage().await;
+        let keys: Rc<[u64]> = (100_000..100_100).collect();
+        let programs = [Program::Lb(super::super::super::subject::Subject::bounded())];
+        let rounds = others(&stage, &programs, (Harm::Crash, 0), &keys).await.unwrap();
+        let [round] = &*rounds else { panic!("{rounds:?}") };
+        assert_eq!((&*round.victim, round.figures.failed(), round.figures.again), ("S1", 0, None), "{round:?}");
+        assert!(round.figures.requests > 1000, "{round:?}");
+    }
+}

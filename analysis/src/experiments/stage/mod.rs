@@ -139,8 +139,16 @@ impl Stage {
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A stage with processes of the balancer that cargo has built beside these tests.
+    pub(in crate::experiments) async fn stage() -> Stage {
+        let tests = std::env::current_exe().unwrap();
+        let lb = tests.ancestors().nth(2).unwrap().join("lb");
+        assert!(lb.is_file(), "{} is missing: `cargo build --workspace` makes it", lb.display());
+        Stage::open(Some(Runtime::Process), &lb).await.unwrap()
+    }
 
     #[test]
     fn the_sample_server_is_told_what_the_plan_says() {
