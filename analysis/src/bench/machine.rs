@@ -1,5 +1,6 @@
 //! Where and on what a run was made.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -27,6 +28,15 @@ pub(crate) struct Machine {
     pub(crate) nginx: Option<String>,
     pub(crate) haproxy: Option<String>,
     pub(crate) wrk: Option<String>,
+}
+
+/// What pages begin with: the machine, the commit, and when.
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, cores, kernel, commit, date, .. } = self;
+        let dirty = if self.dirty { " with changes" } else { "" };
+        write!(f, "{cpu}, {cores} cores, Linux {kernel}. Commit {commit}{dirty}, {date}")
+    }
 }
 
 impl Machine {

@@ -14,14 +14,8 @@ pub(crate) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let peers = [&machine.nginx, &machine.haproxy, &machine.wrk].into_iter().flatten().cloned().collect::<Vec<_>>();
     let mut page = format!(
-        "# Benchmark\n\n{}, {} cores, Linux {}. Commit {}{}, {}.\n{}; {}.\n{} rounds, {} s a sample; medians, least to most \
+        "# Benchmark\n\n{machine}.\n{}; {}.\n{} rounds, {} s a sample; medians, least to most \
          in brackets. How this is measured: docs/benchmarks.md.\n",
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.commit,
-        if machine.dirty { " with changes" } else { "" },
-        machine.date,
         machine.lb,
         peers.join("; "),
         report.rounds,

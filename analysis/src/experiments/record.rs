@@ -120,15 +120,9 @@ impl<E: Experiment> Record<E> {
         let machine = &self.machine;
         let peers: Vec<&str> = [&machine.nginx, &machine.haproxy].into_iter().flatten().map(String::as_str).collect();
         let mut page = format!(
-            "# {}\n\n{}, {} cores, Linux {}. Commit {}{}, {}, {:.0} s.\n{}; {}.\nReplicas: {}. {} requests a load, seed {}. \
+            "# {}\n\n{machine}, {:.0} s.\n{}; {}.\nReplicas: {}. {} requests a load, seed {}. \
              How and why: docs/experiments.md.\n",
             E::TITLE,
-            machine.cpu,
-            machine.cores,
-            machine.kernel,
-            machine.commit,
-            if machine.dirty { " with changes" } else { "" },
-            machine.date,
             self.took,
             machine.lb,
             peers.join("; "),

@@ -11,17 +11,9 @@ use crate::control::Protocol;
 pub(super) fn page(report: &Report) -> String {
     let machine = &report.machine;
     let mut page = format!(
-        "# TCP and UDP servers\n\n{}, {} cores, Linux {}. Commit {}{}, {}.\n{}.\n{} rounds; medians, least to most in \
+        "# TCP and UDP servers\n\n{machine}.\n{}.\n{} rounds; medians, least to most in \
          brackets. {} runs were made again, as others had disturbed them. How this is measured: docs/benchmarks.md.\n",
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.commit,
-        if machine.dirty { " with changes" } else { "" },
-        machine.date,
-        machine.lb,
-        report.rounds,
-        report.repeated,
+        machine.lb, report.rounds, report.repeated,
     );
     let mut section = |title: &str, text: &str, table: Option<String>| {
         if let Some(table) = table {

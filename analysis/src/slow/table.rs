@@ -9,15 +9,9 @@ use crate::bench::table::{markdown, number};
 pub(super) fn page(report: &Report) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
     let mut page = format!(
-        "# One slow replica of {REPLICAS}\n\n{}, {} cores, Linux {}. Commit {}{}, {}.\n{}.\n{} requests/s for {} s over {} \
+        "# One slow replica of {REPLICAS}\n\n{machine}.\n{}.\n{} requests/s for {} s over {} \
          connections, after {} s of warm-up. Replicas answer after {} ms, the slow one after {} ms.\nms from when a request \
          was due. How this is measured: docs/benchmarks.md.\n",
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.commit,
-        if machine.dirty { " with changes" } else { "" },
-        machine.date,
         machine.lb,
         settings.rate,
         settings.seconds,
