@@ -244,6 +244,12 @@ impl Lease {
         self.replica.count_served();
     }
 
+    /// Counts for how long its response had to be waited for.
+    #[inline]
+    pub fn waited(&self, waited: Duration) {
+        self.replica.count_waited(waited);
+    }
+
     /// Counts a failed try.
     pub fn failed(&self) {
         self.replica.count_failed();

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::Notify;
 
 use crate::ewma::PeakEwma;
 
 /// A replica's number on the ring, 1 or more; free again once its replica has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ReplicaId(pub u32);
 
 /// Counts the replicas that a fleet has ever launched: two replicas never share one, so a late result can't be taken for
 /// that of a successor. Higher means younger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -71,6 +71,16 @@ impl fmt::Display for Hostname {
 impl Serialize for Hostname {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Self::new(&text).ok_or_else(|| {
+            let expected: &str = Self::ALLOWED;
+            serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &expected)
+        })
     }
 }
 
@@ -145,8 +155,21 @@ impl PoolLoad {
     }
 }
 
+/// What is counted of a replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Requests that it holds.
+    pub in_flight: u32,
+    /// Responses it gave.
+    pub served: u64,
+    /// Tries on it that failed.
+    pub failed: u64,
+    /// For how long its responses had to be waited for, in all.
+    pub waited: Duration,
+}
+
 /// How much of the requests a replica shall get, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Twice the weight, twice the requests; 0 for no new ones.
     pub weight: u16,
@@ -215,6 +238,8 @@ struct Load {
     in_flight: AtomicU32,
     served: AtomicU64,
     failed: AtomicU64,
+    /// Microseconds that its responses had to be waited for.
+    waited: AtomicU64,
     latency: PeakEwma,
 }
 
@@ -367,6 +392,19 @@ impl Replica {
         self.load.failed.load(Ordering::Relaxed)
     }
 
+    /// For how long its responses had to be waited for, in all: from a request's last byte to its response's head.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.load.waited.load(Ordering::Relaxed))
+    }
+
+    /// Shows what balancers elsewhere count of it, instead of what passes here: nothing does.
+    pub fn mirror(&self, seen: Seen) {
+        self.load.in_flight.store(seen.in_flight, Ordering::SeqCst);
+        self.load.served.store(seen.served, Ordering::Relaxed);
+        self.load.failed.store(seen.failed, Ordering::Relaxed);
+        self.load.waited.store(u64::try_from(seen.waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Load of the pool it belongs to.
     #[inline]
     pub fn pool_load(&self) -> &PoolLoad {
@@ -393,6 +431,11 @@ impl Replica {
         if self.load.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.health() == Health::Draining {
             self.idle.notify_waiters();
         }
+    }
+
+    #[inline]
+    pub(crate) fn count_waited(&self, waited: Duration) {
+        self.load.waited.fetch_add(waited.as_micros() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn count_served(&self) {

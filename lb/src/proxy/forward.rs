@@ -217,7 +217,9 @@ impl Worker {
         let on_status = |status: u16| {
             lease.served();
             if let Some(at) = flow.uploaded_at.get() {
-                self.pool.measure(lease.replica(), || at.elapsed());
+                let waited = at.elapsed();
+                lease.waited(waited);
+                self.pool.measure(lease.replica(), || waited);
             }
             if status != 404 || !self.hides_not_found() {
                 self.metrics.response(status);
@@ -254,7 +256,7 @@ impl Worker {
                     Poll::Pending => {}
                 }
             }
-            if !uploaded && flow.uploaded.get() && self.pool.measures() {
+            if !uploaded && flow.uploaded.get() {
                 flow.uploaded_at.set(Some(Instant::now()));
             }
             if !uploaded && let Poll::Ready(answer) = down.as_mut().poll(cx) {

@@ -23,7 +23,7 @@ pub(super) struct Flow {
     pub(super) sent: Cell<bool>,
     /// All of it has.
     pub(super) uploaded: Cell<bool>,
-    /// When that was; only known if replicas are measured.
+    /// When that was.
     pub(super) uploaded_at: Cell<Option<Instant>>,
     /// Something of a response has come.
     pub(super) answered: Cell<bool>,

@@ -10,23 +10,25 @@ use std::time::{Duration, SystemTime};
 use bollard::Docker as Engine;
 use bollard::errors::Error as EngineError;
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, EventMessage, HostConfig,
-    NetworkingConfig,
+    ContainerCreateBody, ContainerStatsResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
+    EventMessage, HostConfig, NetworkingConfig,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, EventsOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions,
+    StartContainerOptions, StatsOptions, StopContainerOptions,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
-use super::{Instance, InstanceId, Runtime, RuntimeError, RuntimeEvent};
+use super::{Deployed, Instance, InstanceId, Launch, Measured, Runtime, RuntimeError, RuntimeEvent, Template, Usage};
 use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec};
 
 const FLEET: &str = "ringkeeper.fleet";
 const HOSTNAME: &str = "ringkeeper.hostname";
 const RING_ID: &str = "ringkeeper.ring-id";
 const GENERATION: &str = "ringkeeper.generation";
+const DEPLOYED: &str = "ringkeeper.deployed";
+const PROMOTED: &str = "ringkeeper.promoted";
 
 /// The first answer of the engine may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const EVENTS: usize = 1024;
 /// Pauses between attempts to follow the engine's events.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// From one look at which containers there are to measure, to the next.
+const FOLLOW: Duration = Duration::from_secs(2);
 /// A name may still belong to a container that is being removed: how often, and how long apart, it is asked for again.
 const NAME_TRIES: u32 = 10;
 const NAME_PAUSE: Duration = Duration::from_millis(100);
@@ -47,8 +51,8 @@ pub struct DockerOptions {
     pub host: String,
     /// Value of the label `ringkeeper.fleet`.
     pub fleet: String,
-    /// Image of the replicas.
-    pub image: String,
+    /// What the configuration says that replicas are started from.
+    pub configured: Template,
     /// Network they are on.
     pub network: String,
     /// Port they listen on.
@@ -76,21 +80,37 @@ impl Docker {
         Ok(Self { engine, options })
     }
 
-    fn body(&self, spec: &ReplicaSpec) -> ContainerCreateBody {
+    fn body(&self, Launch { spec, template, promoted }: &Launch) -> ContainerCreateBody {
         let hostname = spec.hostname.to_string();
         let label = |name: &str, value: String| (name.to_owned(), value);
         let endpoint = EndpointSettings { aliases: Some(vec![hostname.clone()]), ..Default::default() };
+        let mut env: Vec<_> = template.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        env.extend([format!("SERVER_ID={hostname}"), format!("PORT={}", self.options.port)]);
+        let mut labels = HashMap::from([
+            label(FLEET, self.options.fleet.clone()),
+            label(HOSTNAME, hostname.clone()),
+            label(RING_ID, spec.id.to_string()),
+            label(GENERATION, spec.generation.to_string()),
+        ]);
+        if **template != self.options.configured {
+            let mark = Deployed { template: Template::clone(template), instead_of: self.options.configured.clone() };
+            labels.extend(serde_json::to_string(&mark).ok().map(|mark| label(DEPLOYED, mark)));
+        }
+        if !promoted.is_empty() {
+            labels.extend(serde_json::to_string(promoted).ok().map(|promoted| label(PROMOTED, promoted)));
+        }
         ContainerCreateBody {
-            hostname: Some(hostname.clone()),
-            image: Some(self.options.image.clone()),
-            env: Some(vec![format!("SERVER_ID={hostname}"), format!("PORT={}", self.options.port)]),
-            labels: Some(HashMap::from([
-                label(FLEET, self.options.fleet.clone()),
-                label(HOSTNAME, hostname),
-                label(RING_ID, spec.id.to_string()),
-                label(GENERATION, spec.generation.to_string()),
-            ])),
-            host_config: Some(HostConfig { network_mode: Some(self.options.network.clone()), ..Default::default() }),
+            hostname: Some(hostname),
+            image: Some(template.image.clone()),
+            cmd: (!template.command.is_empty()).then(|| template.command.clone()),
+            env: Some(env),
+            labels: Some(labels),
+            host_config: Some(HostConfig {
+                network_mode: Some(self.options.network.clone()),
+                nano_cpus: template.nano_cpus,
+                memory: template.memory,
+                ..Default::default()
+            }),
             networking_config: Some(NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(self.options.network.clone(), endpoint)])),
             }),
@@ -98,10 +118,11 @@ impl Docker {
         }
     }
 
-    async fn create(&self, spec: &ReplicaSpec) -> Result<String, RuntimeError> {
+    async fn create(&self, launch: &Launch) -> Result<String, RuntimeError> {
+        let spec = &launch.spec;
         for _ in 0..NAME_TRIES {
             let options = CreateContainerOptions { name: Some(spec.hostname.to_string()), ..Default::default() };
-            let error = match self.engine.create_container(Some(options), self.body(spec)).await {
+            let error = match self.engine.create_container(Some(options), self.body(launch)).await {
                 Ok(created) => return Ok(created.id),
                 Err(error) => error,
             };
@@ -156,7 +177,10 @@ impl Docker {
     }
 
     fn instance(&self, container: ContainerSummary) -> Option<Instance> {
-        let spec = spec(container.labels.as_ref()?)?;
+        let labels = container.labels.as_ref()?;
+        let spec = spec(labels)?;
+        let deployed = labels.get(DEPLOYED).and_then(|mark| serde_json::from_str(mark).ok());
+        let promoted = labels.get(PROMOTED).and_then(|promoted| serde_json::from_str(promoted).ok());
         let running =
             matches!(container.state, Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED));
         let created = u64::try_from(container.created.unwrap_or_default()).unwrap_or_default();
@@ -166,6 +190,8 @@ impl Docker {
             addr: self.addr(container.network_settings.and_then(|settings| settings.networks)),
             running,
             started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(created),
+            deployed,
+            promoted: promoted.unwrap_or_default(),
         })
     }
 }
@@ -226,8 +252,9 @@ fn meaning(message: EventMessage) -> Option<RuntimeEvent> {
 impl Runtime for Docker {
     const HEALS: bool = true;
 
-    async fn launch(&self, spec: &ReplicaSpec) -> Result<Instance, RuntimeError> {
-        let id = self.create(spec).await?;
+    async fn launch(&self, launch: &Launch) -> Result<Instance, RuntimeError> {
+        let spec = &launch.spec;
+        let id = self.create(launch).await?;
         match self.start(&id).await {
             Ok(addr) => Ok(Instance {
                 spec: spec.clone(),
@@ -235,6 +262,8 @@ impl Runtime for Docker {
                 addr,
                 running: true,
                 started_at: SystemTime::now(),
+                deployed: None,
+                promoted: Vec::new(),
             }),
             Err(error) => {
                 if let Err(left) = self.remove(&id).await {
@@ -259,6 +288,12 @@ impl Runtime for Docker {
         let options = ListContainersOptions { all: true, filters: Some(self.filters()), ..Default::default() };
         let containers = self.engine.list_containers(Some(options)).await.map_err(|error| failed(&error))?;
         Ok(containers.into_iter().filter_map(|container| self.instance(container)).collect())
+    }
+
+    fn usage(&self) -> impl Stream<Item = Measured> + Send + 'static {
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(measure(self.clone(), sender));
+        futures_util::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
     }
 
     fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static {
@@ -303,6 +338,59 @@ async fn follow(engine: Engine, filters: HashMap<String, Vec<String>>, sender: m
         }
         pause = (pause * 2).min(RECONNECT.1);
     }
+}
+
+/// Follows the engine's figures of every container that runs, as long as somebody listens.
+async fn measure(docker: Docker, sender: mpsc::Sender<Measured>) {
+    let mut followed: HashMap<InstanceId, tokio::task::JoinSet<()>> = HashMap::new();
+    let mut look = tokio::time::interval(FOLLOW);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = sender.closed() => return,
+        }
+        // What can't be listed now is followed after the next look.
+        let Ok(Ok(instances)) = tokio::time::timeout(CONNECT_TIMEOUT, docker.list()).await else { continue };
+        let running: Vec<_> = instances.into_iter().filter(|instance| instance.running).collect();
+        followed.retain(|id, task| !task.is_empty() && running.iter().any(|instance| instance.id == *id));
+        for instance in running {
+            let (engine, sender) = (docker.engine.clone(), sender.clone());
+            followed.entry(instance.id.clone()).or_insert_with(|| {
+                let mut task = tokio::task::JoinSet::new();
+                task.spawn(follow_usage(engine, instance, docker.options.configured.clone(), sender));
+                task
+            });
+        }
+        followed.values_mut().for_each(|task| while task.try_join_next().is_some() {});
+    }
+}
+
+async fn follow_usage(engine: Engine, instance: Instance, limits: Template, sender: mpsc::Sender<Measured>) {
+    let options = StatsOptions { stream: true, one_shot: false };
+    let mut figures = std::pin::pin!(engine.stats(&instance.id.0, Some(options)));
+    while let Some(Ok(figures)) = figures.next().await {
+        let Some(usage) = usage_of(&figures, &limits) else { continue };
+        let measured = Measured { generation: instance.spec.generation, at: tokio::time::Instant::now(), usage };
+        if sender.send(measured).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// As `docker stats` counts: file caches that nobody uses are no memory in use.
+fn usage_of(figures: &ContainerStatsResponse, limits: &Template) -> Option<Usage> {
+    let cpu = figures.cpu_stats.as_ref()?.cpu_usage.as_ref()?.total_usage?;
+    let memory = figures.memory_stats.as_ref()?;
+    let caches = memory.stats.as_ref();
+    // cgroup v2, then v1.
+    let cache = caches.and_then(|caches| caches.get("inactive_file").or_else(|| caches.get("total_inactive_file")));
+    let used = memory.usage?.saturating_sub(cache.copied().unwrap_or_default());
+    Some(Usage {
+        cpu: Duration::from_nanos(cpu),
+        memory: used,
+        cpu_limit: limits.nano_cpus.map(|nano| nano as f64 / 1e9),
+        memory_limit: limits.memory.and_then(|limit| u64::try_from(limit).ok()),
+    })
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::Stream;
 use tokio::sync::broadcast;
 
-use super::{Instance, InstanceId, Runtime, RuntimeError, RuntimeEvent};
-use crate::replica::{Generation, ReplicaSpec};
+use super::{Instance, InstanceId, Launch, Runtime, RuntimeError, RuntimeEvent};
+use crate::replica::Generation;
 
 /// Events that a slow test may leave unread.
 const EVENTS: usize = 1024;
@@ -71,7 +71,7 @@ impl Fake {
 impl Runtime for Fake {
     const HEALS: bool = true;
 
-    async fn launch(&self, spec: &ReplicaSpec) -> Result<Instance, RuntimeError> {
+    async fn launch(&self, Launch { spec, .. }: &Launch) -> Result<Instance, RuntimeError> {
         let mut state = self.state();
         state.launches += 1;
         if let Some(refusal) = &state.refusal {
@@ -83,6 +83,8 @@ impl Runtime for Fake {
             addr: Some(self.addr),
             running: true,
             started_at: SystemTime::now(),
+            deployed: None,
+            promoted: Vec::new(),
         };
         state.alive.insert(spec.generation, instance.clone());
         Ok(instance)

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
 
-use super::{Instance, InstanceId, Runtime, RuntimeError, RuntimeEvent};
+use super::{Instance, InstanceId, Launch, Runtime, RuntimeError, RuntimeEvent};
 use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec};
 
 /// See the module's documentation.
@@ -29,6 +29,8 @@ impl Fixed {
                 addr: Some(addr),
                 running: true,
                 started_at,
+                deployed: None,
+                promoted: Vec::new(),
             })
             .collect();
         Self { members }
@@ -38,7 +40,7 @@ impl Fixed {
 impl Runtime for Fixed {
     const HEALS: bool = false;
 
-    fn launch(&self, _: &ReplicaSpec) -> impl Future<Output = Result<Instance, RuntimeError>> + Send {
+    fn launch(&self, _: &Launch) -> impl Future<Output = Result<Instance, RuntimeError>> + Send {
         ready(Err(RuntimeError::Failed("the members of the static runtime are fixed".into())))
     }
 

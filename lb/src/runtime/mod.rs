@@ -7,6 +7,9 @@ pub mod docker;
 pub mod fake;
 pub mod fixed;
 pub mod process;
+pub mod remote;
+mod template;
+mod usage;
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +19,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::Stream;
 use tokio::sync::broadcast;
 
-use crate::replica::{Generation, ReplicaSpec};
+pub use template::{Deployed, Launch, Template};
+pub use usage::{Measured, Usage};
+
+use crate::replica::{Generation, ReplicaId, ReplicaSpec};
 
 /// The runtime's own name for an instance: a container ID, a process ID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +47,10 @@ pub struct Instance {
     pub running: bool,
     /// When it was started.
     pub started_at: SystemTime,
+    /// What it was started from, if a rolling update said so.
+    pub deployed: Option<Deployed>,
+    /// What [`Launch::promoted`] was at its launch, where that is kept.
+    pub promoted: Vec<(Generation, ReplicaId)>,
 }
 
 /// What a runtime noticed by itself; faster than any probe.
@@ -74,6 +84,10 @@ pub enum RuntimeEvent {
     },
     /// Events may have been missed: compare with a list.
     Resync,
+    /// What the agent says there is; only from a runtime that follows one.
+    Members(remote::Membership),
+    /// The agent can't be heard, and why.
+    Detached(String),
 }
 
 /// Why a runtime could not do as told.
@@ -92,14 +106,23 @@ pub trait Runtime: Send + Sync + 'static {
     /// False for a runtime with a fixed membership: nothing is started, stopped or replaced.
     const HEALS: bool;
 
+    /// True for a runtime whose members an agent elsewhere starts, stops and replaces.
+    const FOLLOWS: bool = false;
+
     /// Starts a replica; done when it has an address, not when it answers. Leaves nothing behind if it fails.
-    fn launch(&self, spec: &ReplicaSpec) -> impl Future<Output = Result<Instance, RuntimeError>> + Send;
+    fn launch(&self, launch: &Launch) -> impl Future<Output = Result<Instance, RuntimeError>> + Send;
 
     /// Ends and removes a replica: politely first, by force after `grace`. One that is gone already is fine.
     fn stop(&self, id: &InstanceId, grace: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// All replicas of the fleet, ended ones included.
     fn list(&self) -> impl Future<Output = Result<Vec<Instance>, RuntimeError>> + Send;
+
+    /// What the replicas use of the machine, measured about once a second for as long as somebody listens. A runtime that
+    /// can't tell has nothing to say.
+    fn usage(&self) -> impl Stream<Item = Measured> + Send + 'static {
+        futures_util::stream::pending()
+    }
 
     /// Events as they come. The stream never ends; it reconnects by itself and says [`RuntimeEvent::Resync`] afterwards.
     fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static;

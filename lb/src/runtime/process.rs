@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Instance, InstanceId, Runtime, RuntimeError, RuntimeEvent};
+use super::{Instance, InstanceId, Launch, Measured, Runtime, RuntimeError, RuntimeEvent, Template, Usage};
 use crate::replica::{Generation, ReplicaSpec};
 
 /// Children that may wait to be forked, and stops that may wait to be done.
@@ -33,19 +33,11 @@ const LINE: usize = 4096;
 /// How long a child's last words are waited for after its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// What is run for a replica.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerCommand {
-    /// The sample `server`, which takes any free port and says which.
-    Sample(PathBuf),
-    /// Anything else: program and arguments, in which `{port}` and `{hostname}` are replaced.
-    Custom(Vec<String>),
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Process {
-    command: ServerCommand,
+    /// The sample `server`, which takes any free port and says which.
+    sample: PathBuf,
     forks: mpsc::Sender<Fork>,
     children: Children,
     events: broadcast::Sender<RuntimeEvent>,
@@ -77,7 +69,9 @@ fn lock(children: &Children) -> MutexGuard<'_, BTreeMap<Generation, Running>> {
 
 impl Process {
     /// A runtime without children. Must be called within a tokio runtime, which watches over them.
-    pub fn new(command: ServerCommand) -> io::Result<Self> {
+    ///
+    /// A template without a command means the program `sample`.
+    pub fn new(sample: PathBuf) -> io::Result<Self> {
         let (forks, mut asked) = mpsc::channel::<Fork>(QUEUE);
         let handle = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("fork".into()).spawn(move || {
@@ -86,18 +80,18 @@ impl Process {
                 let _ = child.send(command.spawn());
             }
         })?;
-        Ok(Self { command, forks, children: Arc::default(), events: broadcast::channel(EVENTS).0 })
+        Ok(Self { sample, forks, children: Arc::default(), events: broadcast::channel(EVENTS).0 })
     }
 
     /// The command for `spec`, and where it will listen if that is known beforehand.
-    fn command(&self, spec: &ReplicaSpec) -> io::Result<(Command, Option<SocketAddr>)> {
-        let (mut command, addr) = match &self.command {
-            ServerCommand::Sample(program) => {
-                let mut command = Command::new(program);
+    fn command(&self, spec: &ReplicaSpec, template: &Template) -> io::Result<(Command, Option<SocketAddr>)> {
+        let (mut command, addr) = match template.command.as_slice() {
+            [] => {
+                let mut command = Command::new(&self.sample);
                 command.env("PORT", "0");
                 (command, None)
             }
-            ServerCommand::Custom(words) => {
+            words => {
                 // Free at this moment; should another take it, the replica fails to start and gets the next.
                 let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
                 let port = addr.port().to_string();
@@ -110,6 +104,7 @@ impl Process {
             }
         };
         command
+            .envs(&template.env)
             .env("SERVER_ID", spec.hostname.as_str())
             .env("BIND", Ipv4Addr::LOCALHOST.to_string())
             .stdin(Stdio::null())
@@ -148,8 +143,8 @@ fn failed(what: &str, error: impl std::fmt::Display) -> RuntimeError {
 impl Runtime for Process {
     const HEALS: bool = true;
 
-    async fn launch(&self, spec: &ReplicaSpec) -> Result<Instance, RuntimeError> {
-        let (command, addr) = self.command(spec).map_err(|error| failed("no free port", error))?;
+    async fn launch(&self, Launch { spec, template, .. }: &Launch) -> Result<Instance, RuntimeError> {
+        let (command, addr) = self.command(spec, template).map_err(|error| failed("no free port", error))?;
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let (sender, forked) = oneshot::channel();
         let fork = Fork { command, child: sender };
@@ -181,8 +176,15 @@ impl Runtime for Process {
         }
         let pid = child.id().ok_or_else(|| RuntimeError::Failed(format!("{program} ended at once")))?;
         let id = InstanceId(pid.to_string());
-        let instance =
-            Instance { spec: spec.clone(), id, addr: Some(addr), running: true, started_at: SystemTime::now() };
+        let instance = Instance {
+            spec: spec.clone(),
+            id,
+            addr: Some(addr),
+            running: true,
+            started_at: SystemTime::now(),
+            deployed: None,
+            promoted: Vec::new(),
+        };
         let (stops, asked) = mpsc::channel(QUEUE);
         lock(&self.children).insert(spec.generation, Running { instance: instance.clone(), stops });
         let (children, events, generation) = (Arc::clone(&self.children), self.events.clone(), spec.generation);
@@ -217,9 +219,48 @@ impl Runtime for Process {
         Ok(lock(&self.children).values().map(|child| child.instance.clone()).collect())
     }
 
+    fn usage(&self) -> impl Stream<Item = Measured> + Send + 'static {
+        let interval = tokio::time::interval(super::usage::INTERVAL);
+        let state = (interval, Arc::clone(&self.children), Vec::<Measured>::new());
+        futures_util::stream::unfold(state, |(mut interval, children, mut left)| async move {
+            loop {
+                if let Some(measured) = left.pop() {
+                    return Some((measured, (interval, children, left)));
+                }
+                interval.tick().await;
+                let alive: Vec<_> = lock(&children)
+                    .iter()
+                    .map(|(generation, child)| (*generation, child.instance.id.clone()))
+                    .collect();
+                let at = tokio::time::Instant::now();
+                let read = |(generation, id): (Generation, InstanceId)| {
+                    Some(Measured { generation, at, usage: usage_of(&id.0)? })
+                };
+                left = alive.into_iter().filter_map(read).collect();
+            }
+        })
+    }
+
     fn events(&self) -> impl Stream<Item = RuntimeEvent> + Send + 'static {
         super::subscription(self.events.subscribe())
     }
+}
+
+/// What the kernel counts of a process (`proc(5)`: fields 14 and 15 of `stat`, field 2 of `statm`).
+fn usage_of(pid: &str) -> Option<Usage> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold blanks.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let (user, system) = (fields.next()?.parse::<u64>().ok()?, fields.next()?.parse::<u64>().ok()?);
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = pages.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let (ticks, page) = (rustix::param::clock_ticks_per_second(), rustix::param::page_size() as u64);
+    Some(Usage {
+        cpu: Duration::from_secs_f64((user + system) as f64 / ticks as f64),
+        memory: pages * page,
+        cpu_limit: None,
+        memory_limit: None,
+    })
 }
 
 /// Waits for the child's end, and brings it about when asked to. Gives back who is to be told.

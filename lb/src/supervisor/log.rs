@@ -84,6 +84,44 @@ pub(super) fn log(notice: &Notice) {
                 r.id
             );
         }
+        Notice::SpareReady { replica: r } => {
+            line!(info, r, "spare {} is ready, to take over for whoever fails", r.hostname);
+        }
+        Notice::SpareFailed { replica: r, reason, delay } => line!(
+            warn,
+            r,
+            delay_ms = delay.as_millis() as u64,
+            "spare {} {reason}, another is started in {}",
+            r.hostname,
+            rounded(*delay)
+        ),
+        Notice::Promoted { replica: r, reason, replacement: to } => {
+            let to = &to.hostname;
+            line!(warn, r, replacement = %to, "replica {} (ring {}) {reason}, spare {to} takes over", r.hostname, r.id);
+        }
+        Notice::Deploying { template, replicas } => {
+            tracing::info!(template, replicas, "rolling update to {template}: {replicas} replicas are to be replaced");
+        }
+        Notice::Updated { replica: r, replacement: to, done, total } => {
+            let to = &to.hostname;
+            line!(
+                info, r, replacement = %to, done, total,
+                "rolling update: {to} takes over from {} (ring {}), {done} of {total}", r.hostname, r.id
+            );
+        }
+        Notice::Deployed { template } => tracing::info!(template, "rolling update to {template} is done"),
+        Notice::RollingBack { reason } => {
+            tracing::error!("rolling update failed, what it has brought is replaced by what was before: {reason}");
+        }
+        Notice::RolledBack { reason, left: 0 } => {
+            tracing::warn!("rolling update was rolled back, all is as before: {reason}");
+        }
+        Notice::RolledBack { reason, left } => {
+            tracing::error!(
+                left,
+                "rolling update was rolled back, but {left} of its replicas are still there: {reason}"
+            );
+        }
         Notice::AddFailed { reason } => {
             tracing::error!("adding replicas failed, those started for it are removed again: {reason}");
         }

@@ -11,8 +11,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::fleet::{Action, Event, Fleet, FleetConfig, Listing, Notice, Refusal, Ticket};
+use super::follower::Follower;
 use super::log::log;
-use super::{COMMANDS, Command, MemberStatus, Status, SupervisorHandle};
+use super::mind::Mind;
+use super::{COMMANDS, Command, Holders, MemberStatus, Status, SupervisorHandle};
 use crate::pool::{Pool, Suspicion};
 use crate::probe::Prober;
 use crate::replica::{Generation, Health, Replica};
@@ -55,7 +57,7 @@ enum Listed {
 
 /// The task that keeps the fleet alive.
 pub struct Supervisor<R> {
-    fleet: Fleet,
+    fleet: Mind,
     config: FleetConfig,
     runtime: Arc<R>,
     pool: Pool,
@@ -77,6 +79,8 @@ pub struct Supervisor<R> {
     next_ramp: Instant,
     /// Those that have been ready before.
     welcomed: HashSet<Generation>,
+    /// Who holds requests besides this process, if anybody may.
+    holders: Option<Arc<dyn Holders>>,
 }
 
 impl<R: Runtime> Supervisor<R> {
@@ -98,7 +102,11 @@ impl<R: Runtime> Supervisor<R> {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (status, watched) = watch::channel(Arc::default());
         let mut supervisor = Self {
-            fleet: Fleet::new(config.clone(), seed),
+            fleet: if R::FOLLOWS {
+                Mind::Follower(Follower::new(config.heartbeat.clone(), seed))
+            } else {
+                Mind::Fleet(Box::new(Fleet::new(config.clone(), seed)))
+            },
             config,
             runtime: Arc::new(runtime),
             pool,
@@ -118,9 +126,16 @@ impl<R: Runtime> Supervisor<R> {
             newcomers: HashMap::new(),
             next_ramp: asked,
             welcomed: HashSet::new(),
+            holders: None,
         };
         supervisor.take_in(Event::Listed { asked, instances });
-        Ok((supervisor, SupervisorHandle { commands: sender, status: watched }))
+        Ok((supervisor, SupervisorHandle { commands: sender, status: watched, forward: None }))
+    }
+
+    /// The same, but requests on its replicas are held elsewhere: a replica that leaves waits for those.
+    #[must_use]
+    pub fn with_holders(self, holders: Arc<dyn Holders>) -> Self {
+        Self { holders: Some(holders), ..self }
     }
 
     /// Runs until it is told to close, or all handles are gone.
@@ -224,17 +239,24 @@ impl<R: Runtime> Supervisor<R> {
         let members = members
             .map(|view| MemberStatus { replica: self.replicas.get(&view.spec.generation).cloned(), view })
             .collect();
-        self.status.send_replace(Arc::new(Status { listing: self.fleet.listing(), members, replaced: self.replaced }));
+        self.status.send_replace(Arc::new(Status {
+            listing: self.fleet.listing(),
+            members,
+            replaced: self.replaced,
+            progress: self.fleet.progress(),
+            busy: self.fleet.is_busy(),
+            link: self.fleet.link(),
+        }));
     }
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Launch(spec) => {
+            Action::Launch(launch) => {
                 let (runtime, at_once) = (Arc::clone(&self.runtime), Arc::clone(&self.launches));
-                let (generation, limit) = (spec.generation, self.config.start_timeout);
+                let (generation, limit) = (launch.spec.generation, self.config.start_timeout);
                 self.spawn(async move {
                     let _turn = at_once.acquire().await;
-                    let result = tokio::time::timeout(limit, runtime.launch(&spec)).await.unwrap_or_else(|_| {
+                    let result = tokio::time::timeout(limit, runtime.launch(&launch)).await.unwrap_or_else(|_| {
                         Err(RuntimeError::Failed(format!("not started within {}", humantime::format_duration(limit))))
                     });
                     Event::Launched { generation, result }
@@ -269,6 +291,13 @@ impl<R: Runtime> Supervisor<R> {
             }
             Action::Drain { generation } => {
                 let replica = self.replicas.get(&generation).cloned();
+                if let Some(holders) = &self.holders {
+                    let released = holders.released(generation);
+                    return self.spawn(async move {
+                        released.await;
+                        Event::Drained { generation }
+                    });
+                }
                 self.spawn(async move {
                     if let Some(replica) = replica {
                         replica.drained().await;
@@ -288,7 +317,7 @@ impl<R: Runtime> Supervisor<R> {
                 }
             }
             Action::Report(notice) => {
-                self.replaced += u64::from(matches!(notice, Notice::Replaced { .. }));
+                self.replaced += u64::from(matches!(notice, Notice::Replaced { .. } | Notice::Promoted { .. }));
                 log(&notice);
             }
         }
@@ -338,6 +367,10 @@ impl<R: Runtime> Supervisor<R> {
         let mut members = Vec::new();
         for (instance, share) in self.fleet.published() {
             let Some(addr) = instance.addr else { continue };
+            // A spare has got another number, or its generation means another replica now.
+            if self.replicas.get(&instance.spec.generation).is_some_and(|known| known.id != instance.spec.id) {
+                self.replicas.remove(&instance.spec.generation);
+            }
             let replica = self.replicas.entry(instance.spec.generation).or_insert_with(|| {
                 let pin = self.pool.pin(&instance.spec.hostname, &instance.id.0);
                 Arc::new(Replica::new(&instance.spec, addr, self.pool.load()).with_pin(pin))
@@ -345,7 +378,7 @@ impl<R: Runtime> Supervisor<R> {
             replica.set_share(share);
             members.push(Arc::clone(replica));
         }
-        self.pool.publish(members.into(), &self.fleet.places().collect::<Vec<_>>());
+        self.pool.publish(members.into(), &self.fleet.places());
     }
 
     fn list(&mut self) {

@@ -373,7 +373,7 @@ fn live_traffic_and_a_pause_take_a_replica_out_until_it_answers() {
     let now = Instant::now();
     let launch = |actions: Vec<Action>| {
         actions.into_iter().filter_map(|action| match action {
-            Action::Launch(spec) => Some(spec),
+            Action::Launch(launch) => Some(launch.spec),
             _ => None,
         })
     };

@@ -8,7 +8,7 @@ use lb::placement::Place;
 use lb::placement::ring::RingConfig;
 use lb::probe::{HeartbeatConfig, ProbeError};
 use lb::replica::{Generation, Hostname, ReplicaSpec};
-use lb::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
+use lb::runtime::{Instance, InstanceId, Launch, RuntimeError, RuntimeEvent, Template};
 use lb::supervisor::fleet::{
     Action, Backoff, Event, Fleet, FleetConfig, Listing, Notice, Order, Refusal, State, Ticket,
 };
@@ -20,7 +20,12 @@ use tokio::time::Instant;
 pub(crate) fn config() -> FleetConfig {
     FleetConfig {
         replicas: 3,
+        min_replicas: 0,
         max_replicas: Some(12),
+        spares: 0,
+        template: Template::default(),
+        max_surge: 1,
+        settle: Duration::from_secs(1),
         places: RingConfig::default().capacity(),
         ring: RingConfig::default(),
         shares: BTreeMap::new(),
@@ -106,6 +111,8 @@ pub(crate) fn instance(spec: &ReplicaSpec) -> Instance {
         addr: Some(([127, 0, 0, 1], 5000).into()),
         running: true,
         started_at: SystemTime::UNIX_EPOCH,
+        deployed: None,
+        promoted: Vec::new(),
     }
 }
 
@@ -181,7 +188,8 @@ impl World {
 
     pub(crate) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Launch(spec) => {
+            Action::Launch(launch) => {
+                let Launch { spec, .. } = launch;
                 self.launches += 1;
                 let generation = spec.generation;
                 let after = self.millis(5..400);
@@ -299,7 +307,7 @@ impl World {
         let change = match &order {
             Order::Add { n, .. } => *n as i64,
             Order::Remove { n, .. } => -(*n as i64),
-            Order::Set { .. } => 0,
+            Order::Set { .. } | Order::Eject { .. } | Order::Deploy(_) => 0,
         };
         self.waiting.insert(ticket, change);
         self.tell(Event::Order { ticket, order });

@@ -3,14 +3,16 @@
 //! The runtime is the database: a replica's identity lives in its labels. Events make the fleet fast; the list, compared
 //! level by level every few seconds and after each gap in the events, makes it right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::member::{Member, Phase, ProbeState, Standing};
+use super::spare::NO_NUMBER;
 use super::{Action, Failure, Fleet, Notice};
-use crate::replica::Hostname;
+use crate::replica::{Generation, Hostname, ReplicaId};
 use crate::runtime::Instance;
 
 impl Fleet {
@@ -62,14 +64,26 @@ impl Fleet {
     /// removed when the last balancer ended.
     fn adopt(&mut self, mut instances: Vec<Instance>, now: Instant) {
         instances.sort_by_key(|instance| std::cmp::Reverse(instance.spec.generation));
+        // Whoever was launched last knows which spares had taken over by then.
+        let promoted: BTreeMap<Generation, ReplicaId> =
+            instances.first().map(|youngest| youngest.promoted.iter().copied().collect()).unwrap_or_default();
+        for instance in instances.iter_mut().filter(|instance| instance.spec.id == NO_NUMBER) {
+            instance.spec.id = promoted.get(&instance.spec.generation).copied().unwrap_or(NO_NUMBER);
+        }
         let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::<Hostname>::new());
-        let mut kept = Vec::new();
+        let (mut kept, mut spares) = (Vec::new(), 0);
         for instance in instances {
-            let fits = (1..=self.config.places as u32).contains(&instance.spec.id.0);
-            let room = kept.len() < self.config.capacity();
+            let is_spare = instance.spec.id == NO_NUMBER;
+            let fits = is_spare || (1..=self.config.places as u32).contains(&instance.spec.id.0);
+            let room = if is_spare { spares < self.config.spares } else { ids.len() < self.config.capacity() };
             let good = instance.running && instance.addr.is_some() && fits && room;
-            if good && !ids.contains(&instance.spec.id) && !names.contains(&instance.spec.hostname) {
-                ids.insert(instance.spec.id);
+            let is_new = is_spare || !ids.contains(&instance.spec.id);
+            if good && is_new && !names.contains(&instance.spec.hostname) {
+                if is_spare {
+                    spares += 1;
+                } else {
+                    ids.insert(instance.spec.id);
+                }
                 names.insert(instance.spec.hostname.clone());
                 kept.push(instance);
             } else {
@@ -77,11 +91,15 @@ impl Fleet {
             }
         }
         let found = !kept.is_empty();
+        self.take_up_deployed(&kept);
         for instance in kept {
             let generation = instance.spec.generation;
             self.last_generation = self.last_generation.max(generation.0);
             let phase = Phase::Starting { since: now, deadline: now + self.config.start_timeout };
-            let mut member = Member::new(instance.spec.clone(), generation.0, Standing::Desired, phase);
+            let is_spare = instance.spec.id == NO_NUMBER;
+            let standing = if is_spare { Standing::Spare } else { Standing::Desired };
+            let mut member = Member::new(instance.spec.clone(), generation.0, standing, phase);
+            member.promoted = promoted.contains_key(&generation);
             member.share = self.first_share(&instance.spec.hostname);
             member.probe = ProbeState::Due(now);
             member.up_at = Some(now);
@@ -99,9 +117,19 @@ impl Fleet {
                 let generation = self.enlist(hostname, Standing::Desired, now);
                 self.launch(generation, now);
             }
+            self.top_up_spares(now);
         }
         // Their places on the ring are taken from the start, in order.
         self.act(Action::Publish);
         self.send_due_probes(now);
+    }
+
+    /// Goes on with what a rolling update has brought, if it had come to its end and the configuration has not changed since.
+    fn take_up_deployed(&mut self, kept: &[Instance]) {
+        let mut marks = kept.iter().filter(|instance| instance.spec.id != NO_NUMBER).map(|it| it.deployed.as_ref());
+        let Some(Some(mark)) = marks.next() else { return };
+        if marks.all(|other| other == Some(mark)) && mark.instead_of == self.config.template {
+            self.template = Arc::new(mark.template.clone());
+        }
     }
 }

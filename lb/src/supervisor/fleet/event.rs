@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{Listing, Notice, Order, Refusal, Ticket};
 use crate::probe::ProbeError;
-use crate::replica::{Generation, Health, ReplicaSpec};
-use crate::runtime::{Instance, InstanceId, RuntimeError, RuntimeEvent};
+use crate::replica::{Generation, Health};
+use crate::runtime::{Instance, InstanceId, Launch, RuntimeError, RuntimeEvent};
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Start it; answer with [`Event::Launched`].
-    Launch(ReplicaSpec),
+    Launch(Launch),
     /// Stop it; answer with [`Event::Stopped`].
     Stop {
         /// Whom the answer is about.

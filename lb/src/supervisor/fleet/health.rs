@@ -3,9 +3,10 @@
 use tokio::time::Instant;
 
 use super::member::{Phase, ProbeState, Standing};
+use super::spare::inherited;
 use super::{Action, Fleet, Notice, PROBE_PATIENCE, QUICK_PROBE, QUICK_PROBES};
 use crate::probe::{ProbeError, Streak};
-use crate::replica::{Generation, Health, Share};
+use crate::replica::{Generation, Health};
 use crate::runtime::RuntimeEvent;
 use rand::RngExt;
 
@@ -85,8 +86,16 @@ impl Fleet {
         };
         let before = std::mem::replace(&mut member.phase, Phase::Ready { since });
         let replica = member.spec.clone();
-        if member.standing == Standing::Adding {
-            return self.added(now);
+        match member.standing {
+            Standing::Adding => return self.added(now),
+            Standing::Updating => return self.updated(generation, now),
+            Standing::Spare => {
+                if matches!(before, Phase::Starting { .. }) {
+                    self.act(Action::Report(Notice::SpareReady { replica }));
+                }
+                return;
+            }
+            Standing::Desired | Standing::Leaving => {}
         }
         if !matches!(before, Phase::Ready { .. }) {
             if matches!(before, Phase::Starting { .. }) {
@@ -140,6 +149,8 @@ impl Fleet {
                 self.probe_now(generation, now);
             }
             RuntimeEvent::Resync => self.act(Action::List),
+            // From an agent, which a follower hears.
+            RuntimeEvent::Members(_) | RuntimeEvent::Detached(_) => {}
         }
     }
 
@@ -151,6 +162,17 @@ impl Fleet {
             (Standing::Adding, _) => {
                 let reason = format!("{} {reason}", member.spec.hostname);
                 self.add_failed(&reason, now);
+            }
+            (Standing::Spare | Standing::Updating, _) if self.closing => self.discard(generation, now),
+            (Standing::Spare, _) => {
+                let failed = member.clone();
+                self.discard(generation, now);
+                self.spare_failed(&failed, reason, now);
+            }
+            (Standing::Updating, _) => {
+                let failed = member.clone();
+                self.discard(generation, now);
+                self.update_failed(&failed, reason, now);
             }
             (Standing::Desired, _) if !self.config.heals => self.take_out(generation, Health::Lost, reason),
             (Standing::Desired, _) if self.closing => self.discard(generation, now),
@@ -172,6 +194,13 @@ impl Fleet {
                 self.discard(generation, now);
             }
         }
+        let stops_deploy = self.stops_deploy(&failed, now);
+        if self.promote(&failed, reason, now) || self.hand_over(&failed, reason) {
+            if stops_deploy {
+                self.roll_back(reason, now);
+            }
+            return;
+        }
         let hostname = self.random_hostname();
         // Not the lowest free number, which is another one where a replica was removed: its keys are to come back.
         let successor = self.enlist_as(failed.spec.id, hostname, Standing::Desired, now);
@@ -180,11 +209,13 @@ impl Fleet {
         let delay = self.launch_after(successor, &failed, crashes, now);
         let replica = failed.spec;
         let Some(member) = self.members.get_mut(&successor) else { return };
-        // Its place goes over to the replacement, and its share with that. But it was that one that had to be emptied.
-        let weight = if failed.share.weight == 0 { Share::default().weight } else { failed.share.weight };
-        member.share = Share { weight, ..failed.share };
+        // Its place goes over to the replacement, and its share with that.
+        member.share = inherited(failed.share);
         member.last_error = Some(format!("{} {reason}", replica.hostname));
         let (replacement, delay) = (member.spec.clone(), (!delay.is_zero()).then_some(delay));
         self.act(Action::Report(Notice::Replaced { replica, reason: reason.to_owned(), replacement, delay }));
+        if stops_deploy {
+            self.roll_back(reason, now);
+        }
     }
 }

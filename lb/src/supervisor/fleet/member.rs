@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::probe::Streak;
@@ -16,6 +16,10 @@ pub(super) enum Standing {
     Desired,
     /// Part of an `/add` under way: counts once all of that call are ready.
     Adding,
+    /// Ready to take over a ring number at once; neither part of N nor in the pool.
+    Spare,
+    /// Started by a rolling update, to take over the ring number of the one whose place it is to take.
+    Updating,
     /// On its way out; only remembered until the runtime has removed it.
     Leaving,
 }
@@ -72,6 +76,10 @@ pub(super) struct Member {
     pub(super) probe_seq: u64,
     /// Replicas in a row, up to the one this replaces, that failed soon after their start.
     pub(super) crashes: u32,
+    /// A spare once, it has a ring number that it was not launched with.
+    pub(super) promoted: bool,
+    /// Which of the fleet's releases it was launched as; `None` for one that was adopted.
+    pub(super) release: Option<u64>,
     pub(super) last_error: Option<String>,
 }
 
@@ -90,6 +98,8 @@ impl Member {
             probe: ProbeState::Off,
             probe_seq: 0,
             crashes: 0,
+            promoted: false,
+            release: None,
             last_error: None,
         }
     }
@@ -113,6 +123,11 @@ impl Member {
         phase.into_iter().chain(probe).min()
     }
 
+    /// Is its ring number its own? A spare has none, and one of a rolling update waits for that of another.
+    pub(super) fn holds_a_number(&self) -> bool {
+        matches!(self.standing, Standing::Desired | Standing::Adding)
+    }
+
     /// Part of the published membership?
     pub(super) fn is_published(&self) -> bool {
         self.standing == Standing::Desired && matches!(self.phase, Phase::Ready { .. } | Phase::Unready { .. })
@@ -129,7 +144,7 @@ impl Member {
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Waiting { .. } | Phase::Launching { .. } | Phase::Starting { .. } => State::Starting,
-            Phase::Ready { .. } if self.standing == Standing::Adding => State::Starting,
+            Phase::Ready { .. } if matches!(self.standing, Standing::Adding | Standing::Updating) => State::Starting,
             Phase::Ready { .. } => State::Ready,
             Phase::Unready { .. } => State::Unready,
             Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => State::Draining,
@@ -175,6 +190,10 @@ pub struct MemberView {
     pub share: Share,
     /// Counted in N?
     pub desired: bool,
+    /// Waits to take over for one that fails?
+    pub spare: bool,
+    /// Place in the list of replicas.
+    pub order: u64,
     /// Failures in a row that led to this launch.
     pub crashes: u32,
     /// When its launch is due, if it waits for that.
@@ -184,7 +203,7 @@ pub struct MemberView {
 }
 
 /// N and the host names, oldest first: what `/rep`, `/add` and `/rm` answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// The desired number of replicas; the length of `replicas`.
     #[serde(rename = "N")]

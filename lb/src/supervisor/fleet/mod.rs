@@ -18,15 +18,18 @@
 
 mod adopt;
 mod backoff;
+mod deploy;
 mod event;
 mod health;
 mod leave;
 mod member;
 mod notice;
 mod orders;
+mod spare;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
@@ -34,19 +37,21 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
 pub use backoff::Backoff;
+use deploy::Deploying;
+pub use deploy::{Change, Progress, Rollout};
 pub use event::{Action, Event};
 use health::Failure;
 pub use member::{Listing, MemberView, State};
 use member::{Member, Phase, ProbeState, Standing};
 pub use notice::Notice;
 use orders::{Adding, Removing};
-pub use orders::{Order, Refusal, Ticket};
+pub use orders::{Order, Refusal, RefusalKind, Ticket};
 
 use crate::placement::Place;
 use crate::placement::ring::RingConfig;
 use crate::probe::{HeartbeatConfig, ProbeError};
 use crate::replica::{Generation, Hostname, ReplicaId, ReplicaSpec, Share};
-use crate::runtime::Instance;
+use crate::runtime::{Instance, Template};
 
 /// Orders that may wait for one under way.
 const ORDERS: usize = 64;
@@ -71,6 +76,16 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 pub struct FleetConfig {
     /// N at the start.
     pub replicas: usize,
+    /// N at least; `/rm` goes no lower.
+    pub min_replicas: usize,
+    /// Replicas that wait, started and probed, to take over for one that fails.
+    pub spares: usize,
+    /// What replicas are started from, until a rolling update says otherwise.
+    pub template: Template,
+    /// Replicas that a rolling update starts beside those that they are to replace, at one time.
+    pub max_surge: usize,
+    /// For how long a replica that a rolling update has brought must stay ready before the next ones' turn.
+    pub settle: Duration,
     /// N at most, besides the ring's capacity.
     pub max_replicas: Option<usize>,
     /// How many replicas the policy has places for.
@@ -120,6 +135,12 @@ pub struct Fleet {
     orders: VecDeque<(Ticket, Order)>,
     adding: Option<Adding>,
     removing: Vec<Removing>,
+    /// What is launched from now on, and its number.
+    template: Arc<Template>,
+    release: u64,
+    deploying: Option<Deploying>,
+    /// How the last rolling update stands.
+    progress: Option<Progress>,
     actions: Vec<Action>,
 }
 
@@ -127,6 +148,10 @@ impl Fleet {
     /// A fleet that waits for its first list; `seed` decides its random host names, choices and jitter.
     pub fn new(config: FleetConfig, seed: u64) -> Self {
         Self {
+            template: Arc::new(config.template.clone()),
+            release: 0,
+            deploying: None,
+            progress: None,
             config,
             rng: StdRng::seed_from_u64(seed),
             members: BTreeMap::new(),
@@ -164,7 +189,7 @@ impl Fleet {
     /// When to call with [`Event::Tick`] next.
     pub fn deadline(&self) -> Option<Instant> {
         let members = self.members.values().filter_map(Member::deadline);
-        members.chain(self.relist_at).chain(self.orders_deadline()).min()
+        members.chain(self.relist_at).chain(self.orders_deadline()).chain(self.deploy_deadline()).min()
     }
 
     /// The membership to publish: every replica that was ready once and was not given up.
@@ -198,6 +223,8 @@ impl Fleet {
             state: member.state(),
             share: member.share,
             desired: member.standing == Standing::Desired,
+            spare: member.standing == Standing::Spare,
+            order: member.order,
             crashes: member.crashes,
             launch_at: match member.phase {
                 Phase::Waiting { until } => Some(wall + until.saturating_duration_since(now)),
@@ -242,17 +269,13 @@ impl Fleet {
 
     /// The lowest ring number that no member holds; one that leaves holds none.
     fn lowest_free_id(&self) -> ReplicaId {
-        let held: BTreeSet<u32> = self
-            .members
-            .values()
-            .filter(|member| member.standing != Standing::Leaving)
-            .map(|member| member.spec.id.0)
-            .collect();
+        let held: BTreeSet<u32> =
+            self.members.values().filter(|member| member.holds_a_number()).map(|member| member.spec.id.0).collect();
         ReplicaId((1..).zip(held).find(|(free, held)| free != held).map_or(self.held() + 1, |(free, _)| free))
     }
 
     fn held(&self) -> u32 {
-        self.members.values().filter(|member| member.standing != Standing::Leaving).count() as u32
+        self.members.values().filter(|member| member.holds_a_number()).count() as u32
     }
 
     /// The share that a member of this name begins with.
@@ -273,6 +296,7 @@ impl Fleet {
         let share = self.first_share(&spec.hostname);
         let member =
             Member { share, ..Member::new(spec, self.last_generation, standing, Phase::Waiting { until: now }) };
+        let member = Member { release: Some(self.release), ..member };
         self.members.insert(generation, member);
         generation
     }
@@ -315,6 +339,7 @@ impl Fleet {
             self.act(Action::List);
         }
         self.settle_orders(now);
+        self.deploy_on(now);
     }
 
     /// Panics if the fleet contradicts itself; for tests.
@@ -326,7 +351,7 @@ impl Fleet {
             assert_eq!(*generation, member.spec.generation);
             assert!(generation.0 <= self.last_generation, "{what}");
             assert!(names.insert(&member.spec.hostname), "host name used twice: {what}");
-            if member.standing != Standing::Leaving {
+            if member.holds_a_number() {
                 assert!(ids.insert(member.spec.id), "ring number held twice: {what}");
                 assert!((1..=self.config.places as u32).contains(&member.spec.id.0), "{what}");
             }
@@ -339,6 +364,7 @@ impl Fleet {
         }
         assert!(self.held() as usize <= self.config.capacity(), "more than fit");
         assert!(self.orders.len() <= ORDERS);
-        assert!(self.adding.is_some() || self.orders.is_empty(), "orders wait for nothing");
+        assert!(self.is_busy() || self.orders.is_empty(), "orders wait for nothing");
+        self.check_deploy();
     }
 }

@@ -70,6 +70,64 @@ pub enum Notice {
         /// What it is.
         new: Share,
     },
+    /// A spare has answered, and waits.
+    SpareReady {
+        /// Who.
+        replica: ReplicaSpec,
+    },
+    /// A spare failed, and another is started.
+    SpareFailed {
+        /// Who.
+        replica: ReplicaSpec,
+        /// How, with its subject left out.
+        reason: String,
+        /// How long the next launch is put off.
+        delay: Duration,
+    },
+    /// It failed, and a spare took its place at once.
+    Promoted {
+        /// Who failed.
+        replica: ReplicaSpec,
+        /// How, with its subject left out.
+        reason: String,
+        /// The spare, with the ring number that it has now.
+        replacement: ReplicaSpec,
+    },
+    /// A rolling update begins.
+    Deploying {
+        /// What replicas are started from.
+        template: String,
+        /// How many there are to replace.
+        replicas: usize,
+    },
+    /// A rolling update has replaced it.
+    Updated {
+        /// Who goes.
+        replica: ReplicaSpec,
+        /// Who came.
+        replacement: ReplicaSpec,
+        /// How many are replaced now.
+        done: usize,
+        /// Of how many.
+        total: usize,
+    },
+    /// A rolling update has replaced all.
+    Deployed {
+        /// What replicas are started from.
+        template: String,
+    },
+    /// A rolling update failed: what it has brought is replaced by what was before.
+    RollingBack {
+        /// Why.
+        reason: String,
+    },
+    /// All is as it was before a rolling update, or as near as it gets.
+    RolledBack {
+        /// Why it failed.
+        reason: String,
+        /// Replicas of the failed update that are still there.
+        left: usize,
+    },
     /// An `/add` failed; what it had started is removed.
     AddFailed {
         /// Why.

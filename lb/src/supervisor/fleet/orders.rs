@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::deploy::Change;
+use super::health::Failure;
 use super::member::{Listing, Member, Phase, Standing};
 use super::{Action, Fleet, Notice, ORDERS, SETTLE};
 use crate::placement::ring::RingConfig;
@@ -40,6 +43,15 @@ pub enum Order {
         /// Its priority from now on, if that changes.
         priority: Option<u16>,
     },
+    /// Replace one that answers, but not as it should.
+    Eject {
+        /// Which one.
+        generation: Generation,
+        /// Why, with its subject left out: "answers after 240 ms".
+        reason: String,
+    },
+    /// Replace all, a few at a time, by replicas that are started from another template.
+    Deploy(Change),
 }
 
 /// Why an order changed nothing.
@@ -109,6 +121,22 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// Fewer than configured.
+    #[error("n is {n}: {replicas} - {n} replicas are fewer than min_replicas = {min}")]
+    BelowMin {
+        /// Asked for.
+        n: usize,
+        /// N.
+        replicas: usize,
+        /// The limit.
+        min: usize,
+    },
+    /// The one to be ejected is not one of N.
+    #[error("there is no replica of generation {0} to be replaced")]
+    NoneToEject(Generation),
+    /// A rolling update failed, and was rolled back.
+    #[error("the rolling update was rolled back: {0}")]
+    RolledBack(String),
     /// The runtime has a fixed membership.
     #[error(
         "the static runtime has a fixed list of members (setting 'members'); replicas can be added and removed with the process and docker runtimes"
@@ -117,12 +145,50 @@ pub enum Refusal {
     /// The runtime could not start one of the replicas.
     #[error("a replica could not be started: {0}")]
     Runtime(String),
+    /// The agent, which does all this, can't be heard.
+    #[error("the agent is not connected ({0}); replicas can be changed when it is")]
+    NoAgent(String),
+    /// The agent's own refusal.
+    #[error("{message}")]
+    Agent {
+        /// Which kind of refusal.
+        kind: RefusalKind,
+        /// Its words.
+        message: String,
+    },
     /// Too many orders wait.
     #[error("{ORDERS} changes wait already; try again later")]
     Busy,
     /// The balancer is stopping.
     #[error("the balancer is stopping")]
     Closing,
+}
+
+/// What a refusal means for whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// It asked for something that can't be done.
+    Bad,
+    /// It named a replica that is not there.
+    Unknown,
+    /// It should have been possible.
+    Failed,
+    /// Later it may be possible.
+    Later,
+}
+
+impl Refusal {
+    /// What it means.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unknown { .. } | Self::NoneToEject(_) => RefusalKind::Unknown,
+            Self::Runtime(_) | Self::RolledBack(_) => RefusalKind::Failed,
+            Self::Busy | Self::Closing | Self::NoAgent(_) => RefusalKind::Later,
+            Self::Agent { kind, .. } => *kind,
+            _ => RefusalKind::Bad,
+        }
+    }
 }
 
 fn known(replicas: &[Hostname]) -> String {
@@ -163,7 +229,10 @@ impl Fleet {
             self.answer(ticket, answer);
         } else if !self.config.heals {
             self.answer(ticket, Err(Refusal::Fixed));
-        } else if self.adding.is_none() {
+        } else if let Order::Eject { generation, reason } = order {
+            let answer = self.eject(generation, &reason, now);
+            self.answer(ticket, answer);
+        } else if !self.is_busy() {
             self.carry_out(ticket, order, now);
         } else if self.orders.len() < ORDERS {
             self.orders.push_back((ticket, order));
@@ -176,8 +245,9 @@ impl Fleet {
         let refused = match order {
             Order::Add { n, hostnames } => self.add(ticket, n, &hostnames, now),
             Order::Remove { n, hostnames } => self.remove(ticket, n, &hostnames, now),
-            // It was carried out when it came.
-            Order::Set { .. } => Ok(()),
+            Order::Deploy(change) => self.deploy(ticket, &change, now),
+            // They were carried out when they came.
+            Order::Set { .. } | Order::Eject { .. } => Ok(()),
         };
         if let Err(refusal) = refused {
             self.answer(ticket, Err(refusal));
@@ -185,8 +255,8 @@ impl Fleet {
     }
 
     /// The next orders, until one of them takes time.
-    fn next_orders(&mut self, now: Instant) {
-        while self.adding.is_none() {
+    pub(super) fn next_orders(&mut self, now: Instant) {
+        while !self.is_busy() {
             let Some((ticket, order)) = self.orders.pop_front() else { return };
             self.carry_out(ticket, order, now);
         }
@@ -202,14 +272,37 @@ impl Fleet {
         }
         self.check_room(n)?;
         let mut generations = Vec::with_capacity(n);
+        // Whoever does not care for the name gets those that are there already.
+        let mut spares = self.ready_spares().into_iter();
         for at in 0..n {
-            let hostname = hostnames.get(at).cloned().unwrap_or_else(|| self.random_hostname());
-            let generation = self.enlist(hostname, Standing::Adding, now);
-            self.launch(generation, now);
+            let generation = match (hostnames.get(at), spares.next()) {
+                (None, Some(spare)) => {
+                    let id = self.lowest_free_id();
+                    self.number_spare(spare, id, Standing::Adding);
+                    spare
+                }
+                (named, _) => {
+                    let hostname = named.cloned().unwrap_or_else(|| self.random_hostname());
+                    let generation = self.enlist(hostname, Standing::Adding, now);
+                    self.launch(generation, now);
+                    generation
+                }
+            };
             generations.push(generation);
         }
         self.adding = Some(Adding { ticket, generations, failed: None });
+        self.added(now);
+        self.top_up_spares(now);
         Ok(())
+    }
+
+    /// Replaces one that answers, but not as it should. It finishes its requests.
+    fn eject(&mut self, generation: Generation, reason: &str, now: Instant) -> Result<Listing, Refusal> {
+        if !self.members.get(&generation).is_some_and(Member::is_published) {
+            return Err(Refusal::NoneToEject(generation));
+        }
+        self.replace(generation, reason, Failure::Doomed, now);
+        Ok(self.listing())
     }
 
     fn set_share(
@@ -260,6 +353,10 @@ impl Fleet {
         let listing = self.listing();
         if n > listing.n {
             return Err(Refusal::MoreThanThereAre { n, replicas: listing.n });
+        }
+        let min = self.config.min_replicas;
+        if listing.n - n < min {
+            return Err(Refusal::BelowMin { n, replicas: listing.n, min });
         }
         let mut chosen = BTreeSet::new();
         for name in hostnames {
@@ -358,9 +455,10 @@ impl Fleet {
         if let Some(adding) = self.adding.take() {
             self.answer(adding.ticket, Err(Refusal::Closing));
         }
+        self.refuse_deploy();
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: Result<Listing, Refusal>) {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Result<Listing, Refusal>) {
         self.act(Action::Answer { ticket, answer });
     }
 }

@@ -7,15 +7,17 @@ use tokio::time::Instant;
 use super::member::{Member, Phase, ProbeState, Standing};
 use super::{Action, Failure, Fleet, Notice, PATIENCE};
 use crate::replica::Generation;
-use crate::runtime::{Instance, RuntimeError};
+use crate::runtime::{Instance, Launch, RuntimeError};
 
 impl Fleet {
     pub(super) fn launch(&mut self, generation: Generation, now: Instant) {
         let Some(member) = self.members.get_mut(&generation) else { return };
         member.phase = Phase::Launching { since: now, deadline: now + self.config.start_timeout + PATIENCE };
         member.launched_at = Some(now);
-        let spec = member.spec.clone();
-        self.act(Action::Launch(spec));
+        let (spec, release) = (member.spec.clone(), member.release);
+        let template = self.template_of(release);
+        let promoted = self.promoted();
+        self.act(Action::Launch(Launch { spec, template, promoted }));
     }
 
     /// Launches now, or later if too much has failed in a row; gives the delay. What counts is the time since the launch
@@ -75,11 +77,13 @@ impl Fleet {
     pub(super) fn launch_failed(&mut self, generation: Generation, error: &RuntimeError, now: Instant) {
         let Some(failed) = self.members.remove(&generation) else { return };
         self.act(Action::Gone { generation });
-        if failed.standing == Standing::Adding {
-            return self.add_failed(&error.to_string(), now);
-        }
-        if self.closing {
-            return;
+        match failed.standing {
+            Standing::Adding => return self.add_failed(&error.to_string(), now),
+            _ if self.closing => return,
+            Standing::Updating => return self.update_failed(&failed, &error.to_string(), now),
+            Standing::Spare => return self.spare_failed(&failed, &error.to_string(), now),
+            Standing::Desired if self.stops_deploy(&failed, now) => self.roll_back(&error.to_string(), now),
+            Standing::Desired | Standing::Leaving => {}
         }
         let hostname = match error {
             RuntimeError::NameTaken(_) => self.random_hostname(),
