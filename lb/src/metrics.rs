@@ -3,10 +3,11 @@
 //! Counters are atomics shared by the cores; incrementing one takes no lock. Metrics of the replicas are not kept here but
 //! read from their own cells when somebody asks.
 
+use prometheus::core::Metric;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// Upper bounds of the latency histogram, seconds.
-const BUCKETS: &[f64] =
+pub const LATENCY_BOUNDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// What the proxy counts.
@@ -50,7 +51,7 @@ impl ProxyMetrics {
                 "ringkeeper_response_seconds",
                 "Time from the end of a request's header to the start of its response.",
             )
-            .buckets(BUCKETS.to_vec()),
+            .buckets(LATENCY_BOUNDS.to_vec()),
         )?;
         registry.register(Box::new(duration.clone()))?;
         let connections = IntGauge::new("ringkeeper_client_connections", "Open client connections.")?;
@@ -71,6 +72,16 @@ impl ProxyMetrics {
         })
     }
 
+    /// Responses by latency, cumulative, by the bounds of [`LATENCY_BOUNDS`] and one without.
+    pub fn latencies(&self) -> Vec<u64> {
+        let metric = self.duration.metric();
+        let histogram = metric.get_histogram();
+        let mut counts: Vec<_> = histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count()).collect();
+        counts.truncate(LATENCY_BOUNDS.len());
+        counts.push(histogram.get_sample_count());
+        counts
+    }
+
     /// Counts a response by its status code.
     #[inline]
     pub fn response(&self, status: u16) {
@@ -82,6 +93,30 @@ impl ProxyMetrics {
     pub fn count_upgrade(&self) -> impl Drop + use<> {
         self.upgrades.inc();
         Counted(self.upgrades.clone())
+    }
+}
+
+/// What a balancer shows of its link to the agent.
+#[derive(Debug, Clone)]
+pub struct LinkMetrics {
+    /// 1 while the agent is heard.
+    pub connected: IntGauge,
+    /// Which of the agent's states is known.
+    pub epoch: IntGauge,
+}
+
+impl LinkMetrics {
+    /// Metrics that are shown by `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name, help| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            connected: gauge("ringkeeper_agent_connected", "1 while the agent is heard.")?,
+            epoch: gauge("ringkeeper_agent_epoch", "Which of the agent's states is served; 0 before the first.")?,
+        })
     }
 }
 

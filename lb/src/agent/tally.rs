@@ -1,0 +1,117 @@
+//! What balancers report, added up, and who may still hold requests on a replica that leaves. Pure: time comes in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::wire::{Report, ReportItem};
+use crate::replica::{Generation, Seen};
+
+/// Balancers that are remembered after their session has ended, so that what they have counted does not vanish.
+const REMEMBERED: usize = 64;
+
+/// One run of one balancer.
+#[derive(Debug, Default)]
+struct Balancer {
+    session: u64,
+    /// Since when its session has ended.
+    left: Option<Instant>,
+    epoch: u64,
+    replicas: HashMap<Generation, ReportItem>,
+    latencies: Vec<u64>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Tally {
+    balancers: BTreeMap<String, Balancer>,
+    sessions: u64,
+    grace: Duration,
+}
+
+impl Tally {
+    /// One without balancers. One that has left may hold requests for `grace`.
+    pub fn new(grace: Duration) -> Self {
+        Self { balancers: BTreeMap::new(), sessions: 0, grace }
+    }
+
+    /// A session of a balancer begins; gives its number. An older session of the same balancer counts no more.
+    pub fn join(&mut self, balancer: &str) -> u64 {
+        self.sessions += 1;
+        let known = self.balancers.entry(balancer.to_owned()).or_default();
+        // Whatever it serves, it has yet to say so.
+        (known.session, known.left, known.epoch) = (self.sessions, None, 0);
+        self.sessions
+    }
+
+    /// A session has ended.
+    pub fn leave(&mut self, balancer: &str, session: u64, now: Instant) {
+        if let Some(known) = self.balancers.get_mut(balancer).filter(|known| known.session == session) {
+            known.left = Some(now);
+        }
+        let mut gone: Vec<_> = self.balancers.iter().filter_map(|(name, it)| Some((it.left?, name.clone()))).collect();
+        gone.sort_unstable();
+        let excess = gone.len().saturating_sub(REMEMBERED);
+        gone.into_iter().take(excess).for_each(|(_, name)| drop(self.balancers.remove(&name)));
+    }
+
+    /// Takes in a report. Gives the replicas that the balancer has taken out of rotation since its last one.
+    pub fn report(&mut self, balancer: &str, session: u64, report: Report) -> Vec<Generation> {
+        let Some(known) = self.balancers.get_mut(balancer).filter(|known| known.session == session) else {
+            return Vec::new();
+        };
+        known.epoch = report.epoch;
+        known.latencies = report.latencies;
+        let before = std::mem::take(&mut known.replicas);
+        known.replicas = report.replicas.into_iter().map(|item| (item.generation, item)).collect();
+        let was_good = |generation| before.get(generation).is_none_or(|item| item.good);
+        let bad = known.replicas.iter().filter(|(generation, item)| !item.good && was_good(generation));
+        bad.map(|(generation, _)| *generation).collect()
+    }
+
+    /// All that is seen of a replica.
+    pub fn seen(&self, generation: Generation) -> Seen {
+        let mut sum = Seen::default();
+        for balancer in self.balancers.values() {
+            let Some(item) = balancer.replicas.get(&generation) else { continue };
+            if balancer.left.is_none() {
+                sum.in_flight = sum.in_flight.saturating_add(item.in_flight);
+            }
+            sum.served = sum.served.saturating_add(item.served);
+            sum.failed = sum.failed.saturating_add(item.failed);
+            sum.waited = sum.waited.saturating_add(Duration::from_micros(item.waited_us));
+        }
+        sum
+    }
+
+    /// Responses by latency, cumulative, of all balancers.
+    pub fn latencies(&self) -> Vec<u64> {
+        let longest = self.balancers.values().map(|balancer| balancer.latencies.len()).max().unwrap_or_default();
+        let at = |at| self.balancers.values().filter_map(|balancer| balancer.latencies.get(at)).sum();
+        (0..longest).map(at).collect()
+    }
+
+    /// Balancers that are connected, and how many of them serve the state `epoch`.
+    pub fn connected(&self, epoch: u64) -> (usize, usize) {
+        let connected = || self.balancers.values().filter(|balancer| balancer.left.is_none());
+        (connected().count(), connected().filter(|balancer| balancer.epoch == epoch).count())
+    }
+
+    /// Does no balancer hold a request on `generation` any more, which takes no new ones since `epoch`? One that has left
+    /// without saying so may, for a while.
+    pub fn is_released(&self, generation: Generation, epoch: u64, now: Instant) -> bool {
+        self.balancers.values().all(|balancer| match balancer.left {
+            Some(left) => now >= left + self.grace,
+            None => {
+                let held = balancer.replicas.get(&generation).map_or(0, |item| item.in_flight);
+                balancer.epoch >= epoch && held == 0
+            }
+        })
+    }
+
+    /// When [`Tally::is_released`] may change without a report.
+    pub fn next_release(&self) -> Option<Instant> {
+        self.balancers.values().filter_map(|balancer| balancer.left).map(|left| left + self.grace).min()
+    }
+}
