@@ -14,6 +14,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read the environment that they pass on")]
 
+mod deploy;
+mod spares;
 mod world;
 
 use std::time::{Duration, SystemTime};
@@ -24,7 +26,7 @@ use lb::supervisor::fleet::{Action, Event, Fleet, FleetConfig, Notice, Order, Re
 use rand::RngExt;
 use tokio::time::Instant;
 
-use world::{Faults, World, boot, config, instance};
+use world::{Faults, World, boot, boot_with_spares, config, instance};
 
 /// Says which seed was at work if the test fails.
 struct Seed(u64);
@@ -42,7 +44,7 @@ fn whatever_happens_the_fleet_recovers() {
     let seeds = replay.map_or(0..40, |seed| seed..seed + 1);
     for seed in seeds {
         let _seed = Seed(seed);
-        let mut world = boot(seed);
+        let mut world = boot_with_spares(seed, (seed % 3) as usize);
         let rough = |world: &mut World| world.rng.random_range(0..25);
         world.faults = Faults {
             launch_fails: rough(&mut world),
@@ -66,8 +68,10 @@ fn whatever_happens_the_fleet_recovers() {
         world.run(Duration::from_secs(60));
         // Whoever hung without being noticed yet answers again.
         world.hung.clear();
-        world.run(Duration::from_secs(240));
+        world.run(Duration::from_secs(400));
         world.assert_recovered();
+        let bad = world.alive.keys().filter(|id| ["missing", "hangs", "crashes"].contains(&world.images[*id].as_str()));
+        assert_eq!(bad.count(), 0, "a broken image outlives its update: {:?}", world.images);
     }
 }
 

@@ -10,7 +10,7 @@ use lb::probe::{HeartbeatConfig, ProbeError};
 use lb::replica::{Generation, Hostname, ReplicaSpec};
 use lb::runtime::{Instance, InstanceId, Launch, RuntimeError, RuntimeEvent, Template};
 use lb::supervisor::fleet::{
-    Action, Backoff, Event, Fleet, FleetConfig, Listing, Notice, Order, Refusal, State, Ticket,
+    Action, Backoff, Change, Event, Fleet, FleetConfig, Listing, Notice, Order, Refusal, State, Ticket,
 };
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -61,7 +61,7 @@ pub(crate) struct Later {
 pub(crate) enum What {
     Tell(Event),
     /// The runtime has started it, whether or not anybody learns of it.
-    Started(ReplicaSpec),
+    Started(Instance),
     Ended(InstanceId),
     /// The list is made now, and arrives at the given time.
     MakeList(Instant, Duration),
@@ -102,6 +102,9 @@ pub(crate) struct World {
     pub(crate) launches: u64,
     pub(crate) notices: Vec<Notice>,
     pub(crate) answers: Vec<Result<Listing, Refusal>>,
+    /// What each was started from.
+    pub(crate) images: BTreeMap<InstanceId, String>,
+    pub(crate) spares: usize,
 }
 
 pub(crate) fn instance(spec: &ReplicaSpec) -> Instance {
@@ -135,7 +138,17 @@ impl World {
             launches: 0,
             notices: Vec::new(),
             answers: Vec::new(),
+            images: BTreeMap::new(),
+            spares: 0,
         }
+    }
+
+    /// One whose fleet keeps so many spares.
+    pub(crate) fn with_spares(seed: u64, spares: usize) -> Self {
+        let mut world = Self::new(seed);
+        world.fleet = Fleet::new(FleetConfig { spares, ..config() }, seed);
+        world.spares = spares;
+        world
     }
 
     pub(crate) fn chance(&mut self, percent: u32) -> bool {
@@ -189,20 +202,27 @@ impl World {
     pub(crate) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Launch(launch) => {
-                let Launch { spec, .. } = launch;
+                let Launch { spec, template, promoted } = launch;
                 self.launches += 1;
                 let generation = spec.generation;
                 let after = self.millis(5..400);
-                if self.chance(self.faults.launch_fails) {
+                if template.image == "missing" || self.chance(self.faults.launch_fails) {
                     let error = match self.chance(20) {
                         true => RuntimeError::NameTaken(spec.hostname.to_string()),
                         false => RuntimeError::Failed("no room".into()),
                     };
                     return self.result(after, Event::Launched { generation, result: Err(error) });
                 }
-                let result = Ok(instance(&spec));
-                self.later(after, What::Started(spec));
-                self.result(after, Event::Launched { generation, result });
+                let started = Instance { promoted, ..instance(&spec) };
+                if template.image == "crashes" {
+                    let dies = after + Duration::from_millis(100);
+                    self.later(dies, What::Ended(started.id.clone()));
+                    let reason = "exited with status 1".into();
+                    self.later(dies, What::Tell(Event::Runtime(RuntimeEvent::Died { generation, reason })));
+                }
+                self.images.insert(started.id.clone(), template.image.clone());
+                self.later(after, What::Started(started.clone()));
+                self.result(after, Event::Launched { generation, result: Ok(started) });
             }
             Action::Stop { generation, id, .. } => {
                 let after = self.millis(1..300);
@@ -218,7 +238,7 @@ impl World {
                 let bad = |why: &str| Err(ProbeError::Bad(why.into()));
                 let (result, after) = if self.not_asked {
                     (Err(ProbeError::NotAsked("too many open files".into())), Duration::ZERO)
-                } else if self.hung.contains(&id) || self.chance(self.faults.probe_fails) {
+                } else if self.hangs(&id) || self.chance(self.faults.probe_fails) {
                     (bad("no answer within 500ms"), Duration::from_millis(500))
                 } else if self.alive.contains_key(&id) {
                     (Ok(()), self.millis(1..20))
@@ -251,13 +271,18 @@ impl World {
                 self.answers.push(answer);
             }
             Action::Report(notice) => {
-                if let Notice::Replaced { replica, replacement, .. } = &notice {
+                if let Notice::Replaced { replica, replacement, .. } | Notice::Promoted { replica, replacement, .. } = &notice
+                {
                     assert_eq!(replica.id, replacement.id, "a replacement takes the ring number over");
                 }
                 self.notices.push(notice);
             }
             Action::Publish | Action::Health { .. } | Action::Gone { .. } => {}
         }
+    }
+
+    fn hangs(&self, id: &InstanceId) -> bool {
+        self.hung.contains(id) || self.images.get(id).is_some_and(|image| image == "hangs")
     }
 
     /// Whatever comes next, in order of time, but nothing behind `until`.
@@ -272,8 +297,7 @@ impl World {
         if next.is_some_and(|next| next <= at) {
             match self.queue.pop().expect("just seen").what {
                 What::Tell(event) => self.tell(event),
-                What::Started(spec) => {
-                    let instance = instance(&spec);
+                What::Started(instance) => {
                     self.alive.insert(instance.id.clone(), instance);
                 }
                 What::Ended(id) => {
@@ -322,6 +346,16 @@ impl World {
         }
         if self.chance(30) {
             hostnames.push(Hostname::new(&format!("N{}", self.rng.random_range(0..20))).unwrap());
+        }
+        if self.chance(10) {
+            let image = ["good", "good", "missing", "hangs", "crashes"].into_iter().choose(&mut self.rng);
+            return self.order(Order::Deploy(Change { image: image.map(str::to_owned), ..Change::default() }));
+        }
+        if self.chance(10) {
+            let published: Vec<_> = self.fleet.published().map(|(instance, _)| instance.spec.generation).collect();
+            if let Some(generation) = published.into_iter().choose(&mut self.rng) {
+                return self.order(Order::Eject { generation, reason: "is slow".into() });
+            }
         }
         let order = match (self.rng.random_range(0..3), hostnames.first()) {
             (0, Some(hostname)) => {
@@ -374,8 +408,15 @@ impl World {
     pub(crate) fn assert_recovered(&self) {
         let states = self.states();
         assert!(states.iter().all(|(_, state)| *state == State::Ready), "not all ready: {states:?}");
-        assert_eq!(states.len() as i64, self.expected_n, "N is not what the answers said: {states:?}");
-        let published: BTreeSet<_> = self.fleet.published().map(|(instance, _)| instance.id.clone()).collect();
+        let n = states.len() - self.spares;
+        assert_eq!(n as i64, self.expected_n, "N is not what the answers said: {states:?}");
+        assert_eq!(self.fleet.listing().n, n, "spares are not counted");
+        let mut published: BTreeSet<_> = self.fleet.published().map(|(instance, _)| instance.id.clone()).collect();
+        let view = self.fleet.view(self.now, SystemTime::UNIX_EPOCH);
+        let spares: Vec<_> = view.iter().filter(|member| member.spare).collect();
+        assert_eq!(spares.len(), self.spares, "{states:?}");
+        assert!(spares.iter().all(|spare| !spare.desired));
+        published.extend(spares.into_iter().filter_map(|spare| Some(spare.instance.as_ref()?.id.clone())));
         let alive: BTreeSet<_> = self.alive.keys().cloned().collect();
         assert_eq!(published, alive, "the runtime holds something else than the fleet");
         assert!(self.waiting.is_empty(), "unanswered orders: {:?}", self.waiting);
@@ -383,7 +424,11 @@ impl World {
 }
 
 pub(crate) fn boot(seed: u64) -> World {
-    let mut world = World::new(seed);
+    boot_with_spares(seed, 0)
+}
+
+pub(crate) fn boot_with_spares(seed: u64, spares: usize) -> World {
+    let mut world = World::with_spares(seed, spares);
     world.tell(Event::Listed { asked: world.now, instances: Vec::new() });
     world
 }

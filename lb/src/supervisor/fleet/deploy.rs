@@ -119,6 +119,9 @@ impl Fleet {
     pub(super) fn deploy(&mut self, ticket: Ticket, change: &Change, now: Instant) -> Result<(), Refusal> {
         let target = Arc::new(change.of(&self.template));
         let total = self.desired().count();
+        if total == 0 {
+            return Err(Refusal::NothingToUpdate);
+        }
         let template = target.to_string();
         self.act(Action::Report(Notice::Deploying { template: template.clone(), replicas: total }));
         // What fails meanwhile is replaced by what was before, under its own number.

@@ -134,6 +134,9 @@ pub enum Refusal {
     /// The one to be ejected is not one of N.
     #[error("there is no replica of generation {0} to be replaced")]
     NoneToEject(Generation),
+    /// There is nobody to show that an update is good.
+    #[error("there are no replicas to update, so nothing would show whether the new ones get ready; add one first")]
+    NothingToUpdate,
     /// A rolling update failed, and was rolled back.
     #[error("the rolling update was rolled back: {0}")]
     RolledBack(String),

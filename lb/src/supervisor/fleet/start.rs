@@ -82,6 +82,8 @@ impl Fleet {
             _ if self.closing => return,
             Standing::Updating => return self.update_failed(&failed, &error.to_string(), now),
             Standing::Spare => return self.spare_failed(&failed, &error.to_string(), now),
+            // Its successor is being started already.
+            Standing::Desired if self.hand_over(&failed, &format!("could not be started: {error}")) => return,
             Standing::Desired if self.stops_deploy(&failed, now) => self.roll_back(&error.to_string(), now),
             Standing::Desired | Standing::Leaving => {}
         }
