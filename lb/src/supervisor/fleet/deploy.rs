@@ -142,6 +142,11 @@ impl Fleet {
         }
         deploying.settling = None;
         let (target, back) = (deploying.release, deploying.back.is_some());
+        // One that has taken over before it was ready has to show yet that it gets there.
+        let unsettled = self.desired().filter(|member| member.release == Some(target) && !back);
+        if unsettled.into_iter().any(|member| member.ready_for(now).is_none_or(|ready| ready < self.config.settle)) {
+            return;
+        }
         let is_left = |member: &&Member| (member.release == Some(target)) == back;
         let mut left: Vec<_> = self.desired().filter(is_left).map(|m| (m.order, m.spec.generation)).collect();
         left.sort_unstable();
