@@ -1,4 +1,4 @@
-//! The deployment agent's decisions: how many replicas. Pure: measures and time
+//! The deployment agent's decisions: how many replicas, and which one to replace. Pure: measures and time
 //! come in, decisions come out.
 //!
 //! Does *not* measure, order or wait: whoever calls it samples the pool, carries decisions out, and says how that ended.
@@ -9,6 +9,7 @@
 //! | `scale/` | N, from requests in flight, CPU, latency and a forecast; cooldowns, and the hold after a change by hand |
 //! | `scale/demand.rs` | how many replicas a sample needs, and the words for it |
 //! | `scale/ledger.rs` | whose doing a change of N was |
+//! | `outlier.rs` | which replica is so much worse than its peers that it is to be replaced |
 //! | `smooth.rs` | moving average for irregular intervals |
 //! | `holt.rs` | level and trend for irregular intervals, and a forecast |
 //! | `window.rs` | the least or greatest of the last so many seconds |
@@ -16,6 +17,7 @@
 use std::time::Duration;
 
 pub mod holt;
+pub mod outlier;
 pub mod scale;
 pub mod smooth;
 mod window;
@@ -45,6 +47,14 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
+/// The median: of an even number of values, the mean of the two in the middle. `None` of none.
+fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    Some(if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[sorted.len() / 2 - 1], upper) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +68,12 @@ mod tests {
             ["0.4 ms", "12 ms", "1.5 s", "60 s", "5 min", "301 s"]
         );
         assert_eq!(percent(0.333), "33 %");
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0, 9.0, 1.0]), Some(3.0));
+        assert_eq!(median([3.0, 9.0, 1.0, 4.0]), Some(3.5));
     }
 }
