@@ -1,4 +1,4 @@
-//! The deployment agent's decisions: how many replicas, and which one to replace. Pure: measures and time
+//! The deployment agent's decisions: how many replicas, which one to replace, who gets how much. Pure: measures and time
 //! come in, decisions come out.
 //!
 //! Does *not* measure, order or wait: whoever calls it samples the pool, carries decisions out, and says how that ended.
@@ -10,6 +10,7 @@
 //! | `scale/demand.rs` | how many replicas a sample needs, and the words for it |
 //! | `scale/ledger.rs` | whose doing a change of N was |
 //! | `outlier.rs` | which replica is so much worse than its peers that it is to be replaced |
+//! | `weigh/` | weights and tiers, from latency, failures, CPU and memory |
 //! | `smooth.rs` | moving average for irregular intervals |
 //! | `holt.rs` | level and trend for irregular intervals, and a forecast |
 //! | `window.rs` | the least or greatest of the last so many seconds |
@@ -20,6 +21,7 @@ pub mod holt;
 pub mod outlier;
 pub mod scale;
 pub mod smooth;
+pub mod weigh;
 mod window;
 
 /// A time as reasons name it: `12 ms`, `0.4 ms`, `1.5 s`, `5 min`.
