@@ -11,6 +11,7 @@ pub mod http1;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+pub mod pilot;
 pub mod pin;
 pub mod placement;
 pub mod policy;

@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["proxy", "relay", "runtime", "probe"],
     &["supervisor", "registry"],
+    &["pilot"],
     &["admin", "control"],
     &["config"],
     &["app"],
