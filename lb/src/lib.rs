@@ -3,6 +3,7 @@
 //! Modules stand on floors; each imports from lower floors only. `docs/architecture.md` draws them.
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod config;
 pub mod control;

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["proxy", "relay", "runtime", "probe"],
     &["supervisor", "registry"],
     &["pilot"],
+    &["agent"],
     &["admin", "control"],
     &["config"],
     &["app"],

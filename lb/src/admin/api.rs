@@ -10,6 +10,8 @@
 //! | `GET /api/v1/ring` | layout, exact shares, what a change would move; with parameters: of another ring |
 //! | `GET /api/v1/explain?key=…` | where a request goes, and why |
 //! | `GET /api/v1/relays` | list of L4 relays |
+//! | `GET /api/v1/decisions` | what was decided by the load, and why |
+//! | `GET`, `POST /api/v1/deploy` | how the last rolling update stands; begins one |
 
 use std::sync::Arc;
 
@@ -24,7 +26,9 @@ use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::relays::RelayItem;
-use super::{explain, page, replicas, ring};
+use super::{deploy, explain, page, replicas, ring};
+use crate::agent::hub::Hub;
+use crate::pilot::Journal;
 use crate::policy::{Policy, PolicyConfig};
 use crate::pool::PoolReader;
 use crate::proxy::HashKeys;
@@ -48,6 +52,10 @@ pub struct Api {
     pub metrics: Registry,
     /// There if TCP and UDP are relayed.
     pub relays: Option<RegistryHandle>,
+    /// Decisions of this process.
+    pub journal: Journal,
+    /// There if this is an agent: its balancers.
+    pub balancers: Option<Hub>,
     /// For one at a time who asks for shares, which take a while to work out.
     pub ring_turn: Arc<Semaphore>,
 }
@@ -64,6 +72,8 @@ impl Api {
             .route("/api/v1/ring", get(ring::show))
             .route("/api/v1/explain", get(explain::show))
             .route("/api/v1/relays", get(relays))
+            .route("/api/v1/decisions", get(deploy::decisions))
+            .route("/api/v1/deploy", get(deploy::show).post(deploy::begin).fallback(|| refuse_method("GET, POST")))
             .with_state(self)
     }
 
@@ -77,14 +87,21 @@ async fn relays(State(api): State<Api>) -> Json<Vec<RelayItem>> {
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
-    match api.supervisor.status().unready_reason() {
-        None => "ready\n".into_response(),
+    let status = api.supervisor.status();
+    match status.unready_reason() {
+        None => match status.link.as_ref().and_then(|link| link.detached.as_ref()) {
+            None => "ready\n".into_response(),
+            Some(why) => {
+                format!("ready, but the agent is not connected ({why}): its last word is served\n").into_response()
+            }
+        },
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    match page::render(&api.metrics, &api.supervisor.status(), &api.relays()) {
+    let balancers = api.balancers.as_ref().map(Hub::connected);
+    match page::render(&api.metrics, &api.supervisor.status(), &api.relays(), balancers) {
         Ok(page) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -4,7 +4,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::supervisor::Refusal;
+use crate::supervisor::{Refusal, RefusalKind};
 
 /// Why a request was not carried out; it has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum ApiError {
     NotFound(String),
     /// It should have been possible.
     Failed(String),
+    /// Something else has to be done first.
+    Busy(String),
     /// Its body is too long.
     TooLarge(usize),
     /// Its body did not come.
@@ -31,18 +33,24 @@ impl ApiError {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused(Refusal::Runtime(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Refused(Refusal::Busy | Refusal::Closing) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Refused(_) => StatusCode::BAD_REQUEST,
+            Self::Refused(refusal) => match refusal.kind() {
+                RefusalKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+                RefusalKind::Later => StatusCode::SERVICE_UNAVAILABLE,
+                // `/rm` of an unknown name is a bad request by the assignment.
+                RefusalKind::Bad | RefusalKind::Unknown => StatusCode::BAD_REQUEST,
+            },
         }
     }
 
     fn message(&self) -> String {
         match self {
-            Self::Bad(message) | Self::NotFound(message) | Self::Failed(message) => message.clone(),
+            Self::Bad(message) | Self::NotFound(message) | Self::Failed(message) | Self::Busy(message) => {
+                message.clone()
+            }
             Self::TooLarge(limit) => format!("the body is over {limit} bytes, the most that is taken"),
             Self::Stalled => "the request's body did not arrive in time".into(),
             Self::Method(allowed) => format!("this path allows {allowed} only"),

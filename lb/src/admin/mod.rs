@@ -8,10 +8,12 @@
 //! | `GET /api/v1/ring` | admin listener | [`ring`] |
 //! | `GET /api/v1/explain` | admin listener | [`explain`] |
 //! | `GET /api/v1/relays` | admin listener | [`relays`] |
+//! | `GET /api/v1/decisions`, `GET`, `POST /api/v1/deploy` | admin listener | `deploy` |
 
 pub mod api;
 pub mod assignment;
 mod body;
+mod deploy;
 mod error;
 pub mod explain;
 mod page;

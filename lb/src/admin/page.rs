@@ -11,6 +11,7 @@ pub(super) fn render(
     registry: &Registry,
     status: &Status,
     relays: &registry::Status,
+    balancers: Option<(usize, usize, u64)>,
 ) -> Result<String, prometheus::Error> {
     let fleet = Registry::new();
     show_relays(&fleet, relays)?;
@@ -34,6 +35,17 @@ pub(super) fn render(
     let replicas = gauge("ringkeeper_replicas", "Replicas by state.", &["state"])?;
     let desired = gauge("ringkeeper_replicas_desired", "The desired number of replicas.", &[])?;
     let replaced = counter("ringkeeper_replicas_replaced_total", "Replicas that failed and were replaced.", &[])?;
+    let spares = gauge("ringkeeper_spares_ready", "Spares that could take over now.", &[])?;
+    let ready_spares = status.members.iter().filter(|member| member.view.spare && member.view.state == State::Ready);
+    spares.with_label_values::<&str>(&[]).set(ready_spares.count() as f64);
+    if let Some((connected, current, epoch)) = balancers {
+        let number = |name: &str, help: &str, value: f64| {
+            gauge(name, help, &[]).map(|gauge| gauge.with_label_values::<&str>(&[]).set(value))
+        };
+        number("ringkeeper_balancers", "Balancers that are connected.", connected as f64)?;
+        number("ringkeeper_balancers_current", "Balancers that serve the present state.", current as f64)?;
+        number("ringkeeper_epoch", "Which of its states the agent is in.", epoch as f64)?;
+    }
     desired.with_label_values::<&str>(&[]).set(status.listing.n as f64);
     replaced.with_label_values::<&str>(&[]).inc_by(status.replaced as f64);
     for state in [State::Starting, State::Ready, State::Unready, State::Draining] {

@@ -14,7 +14,7 @@ use super::body::{self, shown};
 use super::error::ApiError;
 use crate::pool::PoolReader;
 use crate::replica::{Generation, Hostname, ReplicaId};
-use crate::supervisor::{MemberStatus, Order, Refusal, State};
+use crate::supervisor::{MemberStatus, Order, RefusalKind, State};
 
 /// One replica. Numbers of the data path are 0 until it is in the pool.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,8 @@ pub(super) struct ReplicaItem {
     generation: Generation,
     /// Counted in N?
     desired: bool,
+    /// Waits to take over for one that fails?
+    spare: bool,
     /// Failures in a row that led to this launch.
     crashes: u32,
     /// RFC 3339; set while its launch is put off because of these.
@@ -72,6 +74,7 @@ impl ReplicaItem {
             started_at: view.instance.as_ref().map(|instance| time(instance.started_at)),
             generation: view.spec.generation,
             desired: view.desired,
+            spare: view.spare,
             crashes: view.crashes,
             launch_at: view.launch_at.map(time),
             last_error: view.last_error.clone(),
@@ -125,7 +128,7 @@ pub(super) async fn set(
         .ok_or_else(|| ApiError::Bad(format!("'{hostname}' is no host name; expected {}", Hostname::ALLOWED)))?;
     let order = Order::Set { hostname: hostname.clone(), weight, priority };
     api.supervisor.order(order).await.map_err(|refusal| match refusal {
-        Refusal::Unknown { .. } => ApiError::NotFound(refusal.to_string()),
+        refusal if refusal.kind() == RefusalKind::Unknown => ApiError::NotFound(refusal.to_string()),
         refusal => ApiError::Refused(refusal),
     })?;
     let status = api.supervisor.status();

@@ -2,6 +2,8 @@
 //!
 //! Admin work (axum, supervisor, probes) runs on the thread that calls [`run`]; the data path on threads of its own.
 
+pub mod agent;
+mod control;
 mod l4;
 mod workers;
 
@@ -9,7 +11,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -18,18 +19,18 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin::api::Api;
 use crate::admin::assignment;
-use crate::config::{Config, RuntimeConfig};
-use crate::metrics::{ControlMetrics, ProxyMetrics};
+use crate::agent::link::{self, Link, LinkConfig};
+use crate::agent::tls;
+use crate::config::{Config, FollowConfig, RuntimeConfig};
+use crate::metrics::{ControlMetrics, LinkMetrics, ProxyMetrics};
 use crate::net::bind;
+use crate::pilot::Journal;
 use crate::pin::PinKey;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
 use crate::proxy::worker::{self, Common, WorkerConfig};
-use crate::replica::{Hostname, Share};
-use crate::runtime::Runtime;
-use crate::runtime::docker::{Docker, DockerOptions};
-use crate::runtime::fixed::Fixed;
-use crate::runtime::process::Process;
+use crate::replica::Hostname;
+use crate::runtime::remote::Remote;
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::supervisor::{StartError, Supervisor, SupervisorHandle};
 
@@ -37,8 +38,6 @@ use crate::supervisor::{StartError, Supervisor, SupervisorHandle};
 const RESERVED_FILES: u64 = 64;
 /// And for each replica: a probe, and a child's two pipes and handle.
 const FILES_PER_REPLICA: u64 = 4;
-/// Looking up the address of a static member may take this long.
-const LOOKUP: Duration = Duration::from_secs(10);
 
 /// The balancer could not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +65,14 @@ pub enum AppError {
     /// The runtime or the fleet could not begin.
     #[error("{0}")]
     Runtime(String),
+    /// A certificate or a key can't be used.
+    #[error("{setting}: {error}")]
+    Tls {
+        /// The setting that names the file.
+        setting: &'static str,
+        /// What is wrong.
+        error: String,
+    },
     /// A part of the balancer has ended by itself.
     #[error("{0}; ending, to be started anew")]
     Broken(String),
@@ -148,30 +155,27 @@ impl App {
         };
         let control_addr = control.as_ref().map(TcpListener::local_addr).transpose()?;
 
+        let registry = Registry::new();
+        let metrics = ProxyMetrics::new(&registry)?;
         let policy = config.policy.policy();
         let (mut pool, reader, suspicions) = pool(Arc::clone(&policy));
         if let Some(key) = pin_key(&config) {
             pool = pool.with_pins(key);
         }
-        let start = Start { config: &config, pool, suspicions };
-        let (supervisor, supervising) = match &config.runtime {
-            RuntimeConfig::Process(command) => start.supervisor(Process::new(command.clone())?).await?,
-            RuntimeConfig::Static(members) => start.supervisor(Fixed::new(resolve(members).await?)).await?,
-            RuntimeConfig::Docker(docker) => {
-                let options = DockerOptions {
-                    host: docker.host.clone(),
-                    fleet: docker.fleet.clone(),
-                    image: docker.image.clone(),
-                    network: docker.network.clone(),
-                    port: docker.port,
-                };
-                let docker = Docker::connect(options).await.map_err(|error| AppError::Runtime(error.to_string()))?;
-                start.supervisor(docker).await?
+        let journal = Journal::default();
+        let control::Started { supervisor, supervising } = match &config.runtime {
+            RuntimeConfig::Agent(follow) => {
+                let start = Start { config: &config, pool, suspicions };
+                start.follow(follow, metrics.clone(), LinkMetrics::new(&registry)?).await?
+            }
+            _ => {
+                let latencies = metrics.clone();
+                let pilot =
+                    control::PilotSeat { journal: journal.clone(), latencies: Arc::new(move || latencies.latencies()) };
+                control::start(&config, pool, suspicions, None, pilot).await?
             }
         };
 
-        let registry = Registry::new();
-        let metrics = ProxyMetrics::new(&registry)?;
         let (trigger, shutdown) = shutdown();
         let (registrations, mut seats) = match (&config.l4, control) {
             (Some(l4), Some(control)) => {
@@ -191,6 +195,8 @@ impl App {
                 pool: reader.clone(),
                 metrics: registry,
                 relays: registrations,
+                journal,
+                balancers: None,
                 ring_turn: Arc::new(Semaphore::new(1)),
             };
             serve_admin(listener, api);
@@ -274,14 +280,32 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    async fn supervisor<R: Runtime>(
+    /// A supervisor that follows the agent, and the link to that.
+    async fn follow(
         self,
-        runtime: R,
-    ) -> Result<(SupervisorHandle, tokio::task::JoinHandle<()>), AppError> {
+        follow: &FollowConfig,
+        metrics: ProxyMetrics,
+        link_metrics: LinkMetrics,
+    ) -> Result<control::Started, AppError> {
+        let tls = follow.ca.as_deref().map(tls::connector).transpose();
+        let tls = tls.map_err(|error| AppError::Tls { setting: "agent_ca", error })?;
+        let (remote, events) = Remote::new();
         let fleet = self.config.fleet.clone();
-        let started = Supervisor::start(runtime, fleet, self.pool, self.suspicions, rand::random()).await;
+        let started = Supervisor::start(remote, fleet, self.pool, self.suspicions, rand::random()).await;
         let (supervisor, handle) = started.map_err(|error: StartError| AppError::Runtime(error.to_string()))?;
-        Ok((handle, tokio::spawn(supervisor.run())))
+        let (forward, orders) = link::orders();
+        let config = LinkConfig {
+            host: follow.host.clone(),
+            port: follow.port,
+            url: follow.url.clone(),
+            tls,
+            fleet: self.config.fleet_name.clone(),
+            token: follow.token.clone(),
+            policy: self.config.policy.kind.to_string(),
+        };
+        tokio::spawn(Link::new(config, events, orders, handle.clone(), metrics, link_metrics).run());
+        let supervising = tokio::spawn(supervisor.run());
+        Ok(control::Started { supervisor: handle.forwarding(Arc::new(forward)), supervising })
     }
 }
 
@@ -290,14 +314,14 @@ fn pin_key(config: &Config) -> Option<PinKey> {
     config.proxy.sticky.as_ref()?;
     let fleet = match &config.runtime {
         RuntimeConfig::Docker(docker) => &docker.fleet,
-        RuntimeConfig::Process(_) | RuntimeConfig::Static(_) => "",
+        RuntimeConfig::Process { .. } | RuntimeConfig::Static(_) | RuntimeConfig::Agent(_) => "",
     };
     Some(match (&config.sticky_secret, &config.runtime) {
         (Some(secret), _) => PinKey::secret(secret.as_bytes(), fleet),
         (None, RuntimeConfig::Docker(_)) => PinKey::public(fleet),
         (None, runtime) => {
             // Child processes end with the balancer, and sessions at them do anyway.
-            if matches!(runtime, RuntimeConfig::Static(_)) {
+            if matches!(runtime, RuntimeConfig::Static(_) | RuntimeConfig::Agent(_)) {
                 tracing::warn!("sticky sessions end with this balancer, as no sticky_secret is set");
             }
             PinKey::secret(&rand::random::<[u8; 32]>(), fleet)
@@ -322,17 +346,4 @@ fn max_connections(replicas: usize) -> i64 {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(files, _)| files);
     let reserved = RESERVED_FILES + FILES_PER_REPLICA * replicas as u64;
     i64::try_from((files - reserved.min(files / 2)) / 2).unwrap_or(i64::MAX).max(1)
-}
-
-async fn resolve(members: &[(Hostname, String, Share)]) -> Result<Vec<(Hostname, SocketAddr)>, AppError> {
-    let mut resolved = Vec::with_capacity(members.len());
-    for (name, addr, _) in members {
-        let found = match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(addr)).await {
-            Ok(found) => found.and_then(|mut found| found.next().ok_or_else(|| io::Error::other("it has none"))),
-            Err(_) => Err(io::Error::other("no answer")),
-        };
-        let found = found.map_err(|error| AppError::Lookup { name: name.clone(), addr: addr.clone(), error })?;
-        resolved.push((name.clone(), found));
-    }
-    Ok(resolved)
 }

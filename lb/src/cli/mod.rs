@@ -48,6 +48,7 @@ fn command() -> Command {
         .about("Ringkeeper: a load balancer that keeps its replicas alive")
         .after_help(EXAMPLES)
         .subcommand(Command::new("serve").about("Balance (the default)"))
+        .subcommand(Command::new("agent").about("Keep the fleet for balancers elsewhere (lb serve --runtime agent)"))
         .subcommand(Command::new("check").about("Check the configuration and show what is in force"))
         .subcommand(
             Command::new("ring")
@@ -98,7 +99,10 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let (name, matches) = matches.subcommand().unwrap_or(("serve", &matches));
-    let layers = layers(matches);
+    let mut layers = layers(matches);
+    if name == "agent" {
+        layers.set_default("admin_listen", &app::agent::ADMIN_LISTEN.to_string());
+    }
     let shown: Vec<_> = SETTINGS
         .iter()
         .filter_map(|setting| {
@@ -115,11 +119,12 @@ pub(crate) fn run() -> ExitCode {
     match (name, config) {
         ("ring", Ok(config)) => ring::show(&config, matches.get_flag("json")),
         ("check", Ok(_)) => check(&shown),
+        ("agent", Ok(config)) => serve(config, true),
         ("explain", Ok(config)) => explain::show(&config, matches),
         ("set", Ok(config)) => set::run(&config, matches),
         ("relays", Ok(config)) => relays::show(&config, matches.get_flag("json")),
         ("health", Ok(config)) => health(&config),
-        (_, Ok(config)) => serve(config),
+        (_, Ok(config)) => serve(config, false),
         (_, Err(bad)) => refuse(&bad),
     }
 }
@@ -206,7 +211,7 @@ fn start_log(log: &LogConfig) {
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, is_agent: bool) -> ExitCode {
     start_log(&config.log);
     raise_file_limit();
     // Supervision shares no thread with the data path: it must not wait while that is saturated.
@@ -214,7 +219,8 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    let served = runtime.block_on(app::run(config));
+    let served =
+        runtime.block_on(async { if is_agent { app::agent::run(config).await } else { app::run(config).await } });
     // What may still block a thread (a look-up of a name, the wait for a worker that drains) has had its time.
     runtime.shutdown_background();
     match served {

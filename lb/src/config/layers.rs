@@ -106,6 +106,13 @@ impl Layers {
         }
     }
 
+    /// Another default, for a command that has its own.
+    pub fn set_default(&mut self, key: &'static str, value: &str) {
+        if !self.is_given(key) {
+            self.values.insert(key, (value.to_owned(), Origin::Default));
+        }
+    }
+
     /// A setting's value and origin, if it has one.
     pub fn get(&self, key: &str) -> Option<(&str, &Origin)> {
         self.values.get(key).map(|(value, origin)| (value.as_str(), origin))

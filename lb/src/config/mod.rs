@@ -2,8 +2,11 @@
 //!
 //! Whatever is wrong stops the start, and everything that is wrong is said at once.
 
+mod agent;
 mod layers;
 mod relays;
+mod runtime;
+mod scaling;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -14,19 +17,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use agent::{AgentConfig, FollowConfig};
 pub use layers::{Environment, Layers, Origin, Problem};
 pub use relays::L4Config;
+pub use runtime::{DockerConfig, RuntimeConfig};
 pub use settings::{SETTINGS, Setting};
 
 use crate::http1::{HeadLimits, MAX_FIELDS};
+use crate::pilot::PilotConfig;
 use crate::placement::hash::{Probing, RingHash};
 use crate::placement::maglev;
 use crate::placement::ring::{MAX_SLOTS, RingConfig};
 use crate::policy::{PolicyConfig, PolicyKind, Spill};
 use crate::probe::HeartbeatConfig;
 use crate::proxy::{HashKeys, NotFound, Percent, ProxyConfig, RetryBudget, StickyCookie, TrustedProxies};
-use crate::replica::{Hostname, Share};
-use crate::runtime::process::ServerCommand;
 use crate::supervisor::{Backoff, FleetConfig};
 
 /// How often the runtime's list is compared.
@@ -49,6 +53,12 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// The fleet.
     pub fleet: FleetConfig,
+    /// Its name.
+    pub fleet_name: String,
+    /// Where `lb agent` listens, and how.
+    pub agent: AgentConfig,
+    /// What is decided by the load.
+    pub pilot: PilotConfig,
     /// Are replicas removed when the balancer stops?
     pub remove_on_exit: bool,
     /// How a replica is chosen.
@@ -61,32 +71,6 @@ pub struct Config {
     pub max_connections: Option<i64>,
     /// What is logged, and how.
     pub log: LogConfig,
-}
-
-/// Which runtime, with its own settings.
-#[derive(Debug, Clone)]
-pub enum RuntimeConfig {
-    /// Child processes.
-    Process(ServerCommand),
-    /// Containers.
-    Docker(DockerConfig),
-    /// Members that somebody else runs: name, host and port.
-    Static(Vec<(Hostname, String, Share)>),
-}
-
-/// Settings of the docker runtime.
-#[derive(Debug, Clone)]
-pub struct DockerConfig {
-    /// Where the engine listens.
-    pub host: String,
-    /// Value of the label that tells this fleet's containers from others'.
-    pub fleet: String,
-    /// Image of the replicas.
-    pub image: String,
-    /// Network of the replicas.
-    pub network: String,
-    /// Where a replica listens.
-    pub port: u16,
 }
 
 /// What is logged, and how.
@@ -153,39 +137,12 @@ fn secret(text: &str) -> Result<String, String> {
     if is_long { Ok(text.to_owned()) } else { Err(format!("a text of {SHORTEST} characters or more")) }
 }
 
-fn member_list(text: &str) -> Result<Vec<(Hostname, String, Share)>, String> {
-    const ALLOWED: &str = "host:port or name=host:port, separated by commas, each name once; \
-                           ;weight=N and ;priority=N (0 to 65535) may follow";
-    let wrong = |what: &str| format!("{ALLOWED}; '{what}' is not");
-    let mut members: Vec<(Hostname, String, Share)> = Vec::new();
-    for (number, item) in (1..).zip(text.split(',').map(str::trim)) {
-        let generated = format!("S{number}");
-        let mut parts = item.split(';').map(str::trim);
-        let place = parts.next().unwrap_or_default();
-        let (name, addr) = place.split_once('=').unwrap_or((&generated, place));
-        let name = Hostname::new(name).ok_or_else(|| wrong(item))?;
-        let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong(item))?;
-        if host.is_empty() || port.parse::<u16>().is_err() || members.iter().any(|(other, ..)| *other == name) {
-            return Err(wrong(item));
-        }
-        let mut share = Share::default();
-        for part in parts {
-            match part.split_once('=').map(|(key, value)| (key.trim(), value.trim().parse())) {
-                Some(("weight", Ok(weight))) => share.weight = weight,
-                Some(("priority", Ok(priority))) => share.priority = priority,
-                _ => return Err(wrong(item)),
-            }
-        }
-        members.push((name, addr.to_owned(), share));
-    }
-    Ok(members)
-}
-
 impl Config {
     /// What `lb serve` needs besides a good configuration.
     pub fn check_files(&self) -> Result<(), BadConfig> {
         match &self.runtime {
-            RuntimeConfig::Process(ServerCommand::Sample(server)) if !server.is_file() => {
+            RuntimeConfig::Process { sample } if self.fleet.template.command.is_empty() && !sample.is_file() => {
+                let server = sample;
                 let folder = server.parent().unwrap_or(server).display();
                 let problem =
                     format!("there is no 'server' beside lb, in {folder}; say what to run with --server-command");
@@ -226,12 +183,25 @@ impl Config {
             "0" | "0s" => Ok(Duration::ZERO),
             text => time(text).map_err(|allowed| format!("0s, or {allowed}")),
         });
-        let runtime = runtime(l, program);
-        let remove_on_exit = remove_on_exit(l, runtime.as_ref());
-        let (policy, runtime, replicas) = (policy?, runtime?, replicas?);
+        let runtime = runtime::read(l, program);
+        let template = runtime::template(l, runtime.as_ref());
+        let remove_on_exit = runtime::remove_on_exit(l, runtime.as_ref());
+        let agent = agent::read(l);
+        let pilot = scaling::read(l, runtime.as_ref(), policy.map(|policy| policy.kind));
+        let min_replicas = l.parse("min_replicas", number(0..=MAX_SLOTS as usize));
+        let spares = l.parse("spares", number(0..=1000));
+        let max_surge = l.parse("max_surge", number(1..=1000));
+        let settle = l.parse("settle", time);
+        let (policy, runtime, replicas, mut pilot) = (policy?, runtime?, replicas?, pilot);
+        let (min_replicas, max_replicas) = scaling::bounds(l, min_replicas, max_replicas, pilot.as_mut());
         let fleet = FleetConfig {
             replicas,
+            min_replicas,
             max_replicas,
+            spares: spares?,
+            template: template?,
+            max_surge: max_surge?,
+            settle: settle?,
             places: policy.capacity(),
             ring: policy.ring,
             shares: match &runtime {
@@ -240,7 +210,7 @@ impl Config {
                 }
                 _ => BTreeMap::new(),
             },
-            heals: !matches!(runtime, RuntimeConfig::Static(_)),
+            heals: matches!(runtime, RuntimeConfig::Process { .. } | RuntimeConfig::Docker(_)),
             heartbeat: heartbeat?,
             drain_timeout: drain_timeout?,
             stop_grace: stop_grace?,
@@ -269,6 +239,8 @@ impl Config {
             l.refuse(key, &why);
         } else if let Some(max) = max_replicas.filter(|max| wanted > *max) {
             l.refuse(key, &format!("max_replicas is {max}"));
+        } else if wanted < fleet.min_replicas && fleet.heals {
+            l.refuse(key, &format!("min_replicas is {}", fleet.min_replicas));
         }
         let l4 = match (control_listen?, l4) {
             (None, _) => None,
@@ -284,6 +256,9 @@ impl Config {
             },
             runtime,
             fleet,
+            fleet_name: l.get("fleet").map(|(name, _)| name.to_owned()).unwrap_or_default(),
+            agent: agent?,
+            pilot: pilot?,
             remove_on_exit: remove_on_exit?,
             policy,
             sticky_secret,
@@ -414,72 +389,4 @@ fn log(l: &mut Layers) -> Option<LogConfig> {
         _ => Err("text, json".into()),
     });
     Some(LogConfig { filter: filter?, json: json? })
-}
-
-fn runtime(l: &mut Layers, program: Option<&Path>) -> Option<RuntimeConfig> {
-    let kind = l.parse("runtime", |text| match text {
-        "docker" | "process" | "static" => Ok(text.to_owned()),
-        _ => Err("docker, process, static".into()),
-    });
-    // A list of members is checked even where it is not used.
-    let members = l.parse("members", member_list);
-    let command = l.parse("server_command", |text| match shlex::split(text) {
-        Some(words) if !words.is_empty() => Ok(words),
-        _ => Err("a program and its arguments, quoted as in a shell".into()),
-    });
-    let label = |text: &str| {
-        let valid = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        if valid { Ok(text.to_owned()) } else { Err("letters, digits, '_', '.' and '-'".into()) }
-    };
-    let any = |text: &str| if text.is_empty() { Err("a name".to_owned()) } else { Ok(text.to_owned()) };
-    let fleet = l.parse("fleet", label);
-    let (image, network) = (l.parse("image", any), l.parse("network", any));
-    let port = l.parse("replica_port", number(1..=u16::MAX));
-    let host = l.parse("docker_host", |text| {
-        if text.starts_with("unix://") || text.starts_with("tcp://") || text.starts_with("http://") {
-            Ok(text.to_owned())
-        } else {
-            Err("unix:///path/to/socket, or tcp://host:port".into())
-        }
-    });
-    match kind?.as_str() {
-        "docker" => Some(RuntimeConfig::Docker(DockerConfig {
-            host: host?,
-            fleet: fleet?,
-            image: image?,
-            network: network?,
-            port: port?,
-        })),
-        "static" => {
-            if members.is_none() && l.get("members").is_none() {
-                l.refuse("runtime", "it needs a list of members: --members host:port,host:port");
-            }
-            members.map(RuntimeConfig::Static)
-        }
-        _ => {
-            if let Some(words) = command {
-                return Some(RuntimeConfig::Process(ServerCommand::Custom(words)));
-            }
-            let folder = program.and_then(Path::parent).unwrap_or(Path::new("."));
-            Some(RuntimeConfig::Process(ServerCommand::Sample(folder.join("server"))))
-        }
-    }
-}
-
-fn remove_on_exit(l: &mut Layers, runtime: Option<&RuntimeConfig>) -> Option<bool> {
-    let said = l.parse("on_exit", |text| match text {
-        "remove" => Ok(true),
-        "keep" => Ok(false),
-        _ => Err("remove, keep".into()),
-    });
-    match runtime? {
-        RuntimeConfig::Process(_) => {
-            if said == Some(false) {
-                l.refuse("on_exit", "child processes end with the balancer, so the process runtime allows remove only");
-            }
-            Some(true)
-        }
-        RuntimeConfig::Docker(_) => Some(said.unwrap_or(false)),
-        RuntimeConfig::Static(_) => Some(false),
-    }
 }

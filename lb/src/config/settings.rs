@@ -33,6 +33,8 @@ const LISTENERS: &str = "Listeners";
 const FLEET: &str = "Fleet";
 const RUNTIMES: &str = "Runtimes";
 const PLACEMENT: &str = "Placement";
+const AGENT: &str = "Agent";
+const SCALING: &str = "Scaling";
 const HEARTBEATS: &str = "Heartbeats";
 const PROXY: &str = "Proxy";
 const LIMITS: &str = "Limits";
@@ -46,9 +48,13 @@ pub const SETTINGS: &[Setting] = &[
     setting(LISTENERS, "admin_listen", "LB_ADMIN_LISTEN", "127.0.0.1:5001", "ADDR:PORT|off", "admin listener"),
     setting(LISTENERS, "control_listen", "LB_CONTROL_LISTEN", "off", "ADDR:PORT|off", "control channel, where servers register TCP and UDP ports"),
     setting(LISTENERS, "workers", "LB_WORKERS", "0", "N", "threads of the data path; 0 for one per core"),
-    setting(FLEET, "runtime", "LB_RUNTIME", "process", "KIND", "what starts replicas: docker, process, static"),
+    setting(FLEET, "runtime", "LB_RUNTIME", "process", "KIND", "what starts replicas: docker, process, static; agent: lb agent elsewhere"),
     setting(FLEET, "replicas", "LB_REPLICAS", "3", "N", "replicas at the start"),
-    setting(FLEET, "max_replicas", "LB_MAX_REPLICAS", "", "N", "replicas at most, besides the ring's slots / vnodes"),
+    setting(FLEET, "min_replicas", "LB_MIN_REPLICAS", "", "N", "replicas at least [default: 0, with autoscale 1]"),
+    setting(FLEET, "max_replicas", "LB_MAX_REPLICAS", "", "N", "replicas at most, besides the ring's slots / vnodes [default: none, with autoscale 10]"),
+    setting(FLEET, "spares", "LB_SPARES", "0", "N", "replicas that wait, started and probed, to take over for one that fails"),
+    setting(FLEET, "max_surge", "LB_MAX_SURGE", "1", "N", "replicas that a rolling update starts at one time"),
+    setting(FLEET, "settle", "LB_SETTLE", "1s", "TIME", "for which a replica of a rolling update must stay ready before the next one's turn"),
     setting(FLEET, "fleet", "LB_FLEET", "ringkeeper", "NAME", "name that tells this fleet's containers from others'"),
     setting(FLEET, "drain_timeout", "LB_DRAIN_TIMEOUT", "10s", "TIME", "for requests under way, when a replica leaves or the balancer stops"),
     setting(FLEET, "stop_grace", "LB_STOP_GRACE", "5s", "TIME", "for a replica to end by itself before it is killed"),
@@ -57,6 +63,10 @@ pub const SETTINGS: &[Setting] = &[
     setting(RUNTIMES, "server_command", "LB_SERVER_COMMAND", "", "COMMAND", "process: what to run, {port} and {hostname} are replaced [default: the 'server' beside lb]"),
     setting(RUNTIMES, "image", "LB_IMAGE", "ringkeeper-server", "IMAGE", "docker: image of the replicas"),
     setting(RUNTIMES, "network", "LB_NETWORK", "net1", "NETWORK", "docker: network of the replicas"),
+    setting(RUNTIMES, "replica_command", "LB_REPLICA_COMMAND", "", "COMMAND", "docker: what is run instead of the image's own command"),
+    setting(RUNTIMES, "replica_env", "LB_REPLICA_ENV", "", "LIST", "docker, process: environment of the replicas, NAME=value,NAME=value"),
+    setting(RUNTIMES, "replica_cpus", "LB_REPLICA_CPUS", "off", "N|off", "docker: cores that a replica may use at most, such as 0.5"),
+    setting(RUNTIMES, "replica_memory", "LB_REPLICA_MEMORY", "off", "SIZE|off", "docker: memory that a replica may use at most, such as 256m"),
     setting(RUNTIMES, "replica_port", "LB_REPLICA_PORT", "5000", "PORT", "docker: where a replica listens; passed to it as PORT"),
     setting(RUNTIMES, "docker_host", "LB_DOCKER_HOST", "unix:///var/run/docker.sock", "URL", "docker: the engine's socket"),
     setting(RUNTIMES, "members", "LB_MEMBERS", "", "LIST", "static: host:port,name=host:port;weight=3;priority=1,…"),
@@ -74,6 +84,28 @@ pub const SETTINGS: &[Setting] = &[
     setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "LIST", "what places a request, the first of a list that it has: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
     setting(PLACEMENT, "sticky", "LB_STICKY", "off", "NAME|off", "keep a client at one replica, by a cookie of this name"),
     setting(PLACEMENT, "sticky_secret", "LB_STICKY_SECRET", "", "TEXT", "what that cookie is signed with [default: process, static: drawn at the start, docker: not needed]"),
+    setting(AGENT, "agent", "LB_AGENT", "ws://127.0.0.1:5002", "URL", "runtime agent: where the agent listens, ws:// or wss://"),
+    setting(AGENT, "agent_listen", "LB_AGENT_LISTEN", "127.0.0.1:5002", "ADDR:PORT", "lb agent: where it listens for balancers"),
+    setting(AGENT, "agent_token", "LB_AGENT_TOKEN", "", "TEXT", "secret that balancers and agent share"),
+    setting(AGENT, "agent_ca", "LB_AGENT_CA", "", "FILE", "runtime agent: certificates (PEM) to believe with wss://"),
+    setting(AGENT, "agent_cert", "LB_AGENT_CERT", "", "FILE", "lb agent: its certificate (PEM), which makes it speak TLS"),
+    setting(AGENT, "agent_key", "LB_AGENT_KEY", "", "FILE", "lb agent: the key of that certificate (PEM)"),
+    setting(SCALING, "autoscale", "LB_AUTOSCALE", "off", "off|on|dry-run", "change N by the load, or only say what would be done"),
+    setting(SCALING, "target_in_flight", "LB_TARGET_IN_FLIGHT", "30", "N|off", "requests in flight that each replica shall have"),
+    setting(SCALING, "target_cpu", "LB_TARGET_CPU", "off", "SHARE|off", "CPU that each replica shall use, of one core or of replica_cpus"),
+    setting(SCALING, "target_p99", "LB_TARGET_P99", "off", "TIME|off", "latency that 99 % of the requests shall stay under"),
+    setting(SCALING, "scale_step", "LB_SCALE_STEP", "4", "N", "replicas that are added or removed at one time, at most"),
+    setting(SCALING, "scale_up_window", "LB_SCALE_UP_WINDOW", "1s", "TIME", "how long there must be too few replicas before some are added"),
+    setting(SCALING, "scale_down_window", "LB_SCALE_DOWN_WINDOW", "60s", "TIME", "how long there must be too many before some are removed"),
+    setting(SCALING, "scale_up_cooldown", "LB_SCALE_UP_COOLDOWN", "3s", "TIME", "from one addition to the next, at least"),
+    setting(SCALING, "scale_down_cooldown", "LB_SCALE_DOWN_COOLDOWN", "60s", "TIME", "from any change to the next removal, at least"),
+    setting(SCALING, "scale_hold", "LB_SCALE_HOLD", "5min", "TIME", "for which nothing is changed after somebody else has changed N"),
+    setting(SCALING, "forecast", "LB_FORECAST", "3s", "TIME|off", "how far the rate of requests is extrapolated"),
+    setting(SCALING, "outliers", "LB_OUTLIERS", "off", "off|on|dry-run", "replace replicas that are slower, or fail more, than their peers"),
+    setting(SCALING, "outlier_latency", "LB_OUTLIER_LATENCY", "3", "FACTOR", "how many times its peers' latency makes an outlier"),
+    setting(SCALING, "outlier_failures", "LB_OUTLIER_FAILURES", "20%", "SHARE", "how many more of its requests than its peers' must fail"),
+    setting(SCALING, "outlier_share", "LB_OUTLIER_SHARE", "34%", "SHARE", "of the fleet that may be replaced so within 30 s"),
+    setting(SCALING, "weights", "LB_WEIGHTS", "fixed", "fixed|auto", "weights and priorities by latency, failures, CPU and memory"),
     setting(HEARTBEATS, "heartbeat_interval", "LB_HEARTBEAT_INTERVAL", "500ms", "TIME", "from one heartbeat to the next"),
     setting(HEARTBEATS, "heartbeat_timeout", "LB_HEARTBEAT_TIMEOUT", "500ms", "TIME", "for one heartbeat"),
     setting(HEARTBEATS, "heartbeat_falls", "LB_HEARTBEAT_FALLS", "3", "N", "failures in a row that fail a replica"),
@@ -127,7 +159,7 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
 impl Setting {
     /// Is its value to be kept out of sight?
     pub fn is_secret(&self) -> bool {
-        matches!(self.key, "control_token" | "sticky_secret")
+        matches!(self.key, "agent_token" | "control_token" | "sticky_secret")
     }
 
     /// Its flag, without the dashes in front.

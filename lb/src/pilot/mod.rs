@@ -1,8 +1,7 @@
-//! The deployment agent's decisions: how many replicas, which one to replace, who gets how much. Pure: measures and time
-//! come in, decisions come out.
+//! What is decided by the load: how many replicas, which one to replace, who gets how much.
 //!
-//! Does *not* measure, order or wait: whoever calls it samples the pool, carries decisions out, and says how that ended.
-//! `docs/autoscaling.md` is the same for operators.
+//! The parts that decide are pure: measures and time come in, decisions come out. `task` samples the fleet, has decisions
+//! carried out, and says how that ended. `docs/autoscaling.md` is the same for operators.
 //!
 //! | file | what it decides |
 //! |---|---|
@@ -14,15 +13,21 @@
 //! | `smooth.rs` | moving average for irregular intervals |
 //! | `holt.rs` | level and trend for irregular intervals, and a forecast |
 //! | `window.rs` | the least or greatest of the last so many seconds |
+//! | `journal.rs` | nothing: it keeps the decisions of late |
 
 use std::time::Duration;
 
 pub mod holt;
+mod journal;
 pub mod outlier;
 pub mod scale;
 pub mod smooth;
+mod task;
 pub mod weigh;
 mod window;
+
+pub use journal::{Entry, Journal, Kind};
+pub use task::{Latencies, Pilot, PilotConfig};
 
 /// A time as reasons name it: `12 ms`, `0.4 ms`, `1.5 s`, `5 min`.
 fn time(time: Duration) -> String {
