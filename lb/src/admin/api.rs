@@ -101,7 +101,8 @@ async fn readyz(State(api): State<Api>) -> Response {
 
 async fn metrics(State(api): State<Api>) -> Response {
     let balancers = api.balancers.as_ref().map(Hub::connected);
-    match page::render(&api.metrics, &api.supervisor.status(), &api.relays(), balancers) {
+    let epoch = api.pool.snapshot().epoch;
+    match page::render(&api.metrics, &api.supervisor.status(), &api.relays(), balancers, epoch) {
         Ok(page) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

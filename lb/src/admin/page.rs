@@ -12,6 +12,7 @@ pub(super) fn render(
     status: &Status,
     relays: &registry::Status,
     balancers: Option<(usize, usize, u64)>,
+    publications: u64,
 ) -> Result<String, prometheus::Error> {
     let fleet = Registry::new();
     show_relays(&fleet, relays)?;
@@ -35,6 +36,8 @@ pub(super) fn render(
     let replicas = gauge("ringkeeper_replicas", "Replicas by state.", &["state"])?;
     let desired = gauge("ringkeeper_replicas_desired", "The desired number of replicas.", &[])?;
     let replaced = counter("ringkeeper_replicas_replaced_total", "Replicas that failed and were replaced.", &[])?;
+    let published = counter("ringkeeper_publications_total", "Changes of the membership that were published.", &[])?;
+    published.with_label_values::<&str>(&[]).inc_by(publications as f64);
     let spares = gauge("ringkeeper_spares_ready", "Spares that could take over now.", &[])?;
     let ready_spares = status.members.iter().filter(|member| member.view.spare && member.view.state == State::Ready);
     spares.with_label_values::<&str>(&[]).set(ready_spares.count() as f64);

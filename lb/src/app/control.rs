@@ -80,7 +80,7 @@ impl Start<'_> {
         }
         if let Some(usage) = usage {
             let PilotSeat { journal, latencies } = self.pilot;
-            tokio::spawn(Pilot::new(self.config.pilot.clone(), handle.clone(), journal, latencies).run(usage));
+            tokio::spawn(Pilot::new(&self.config.pilot, handle.clone(), journal, latencies).run(usage));
         }
         Ok(Started { supervisor: handle, supervising: tokio::spawn(supervisor.run()) })
     }

@@ -1,8 +1,11 @@
-//! The command line: `lb serve` (also plain `lb`), `check`, `ring`, `explain`, `set`, `relays`, `health`.
+//! The command line: `lb serve` (also plain `lb`), `agent`, `check`, `ring`, `explain`, `set`, `deploy`, `decisions`, `relays`,
+//! `health`.
 //!
 //! Exit status: 0 done; 1 failed (start, health check); 64 bad configuration (`EX_USAGE`).
 
 mod ask;
+mod decisions;
+mod deploy;
 mod explain;
 mod relays;
 mod ring;
@@ -37,6 +40,11 @@ const EXAMPLES: &str = "Examples:
   lb explain 132574                                 where does this request go, and why?
   lb set S2 --weight 3                              three times the requests for S2; 0 for none
   lb --control-listen 0.0.0.0:9988                  let servers register TCP and UDP ports
+  lb --autoscale on --max-replicas 8 --spares 1     as many replicas as the load needs, and one that waits
+  lb agent --runtime docker                         keep the fleet here, and …
+  lb --runtime agent --agent ws://10.0.0.2:5002     … take the requests there
+  lb deploy --image my-server:2                     replace the replicas one by one
+  lb decisions                                      what was decided by the load, and why
   lb relays                                         which ports are relayed, and to whom?
 
 Each setting can be given as a flag, in the environment, or as a key (with '_') in a TOML file; a flag beats the
@@ -57,6 +65,12 @@ fn command() -> Command {
         )
         .subcommand(explain::command())
         .subcommand(set::command())
+        .subcommand(deploy::command())
+        .subcommand(
+            Command::new("decisions")
+                .about("Show what a running balancer or agent on this host has decided by the load, and why")
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("as JSON")),
+        )
         .subcommand(
             Command::new("relays")
                 .about("Show which TCP and UDP ports a running balancer on this host relays")
@@ -113,7 +127,7 @@ pub(crate) fn run() -> ExitCode {
         .collect();
     let program = std::env::current_exe().ok();
     let config = Config::new(layers, program.as_deref()).and_then(|config| match name {
-        "ring" | "explain" | "set" | "health" | "relays" => Ok(config),
+        "ring" | "explain" | "set" | "health" | "relays" | "deploy" | "decisions" => Ok(config),
         _ => config.check_files().map(|()| config),
     });
     match (name, config) {
@@ -122,6 +136,8 @@ pub(crate) fn run() -> ExitCode {
         ("agent", Ok(config)) => serve(config, true),
         ("explain", Ok(config)) => explain::show(&config, matches),
         ("set", Ok(config)) => set::run(&config, matches),
+        ("deploy", Ok(config)) => deploy::run(&config, matches),
+        ("decisions", Ok(config)) => decisions::show(&config, matches.get_flag("json")),
         ("relays", Ok(config)) => relays::show(&config, matches.get_flag("json")),
         ("health", Ok(config)) => health(&config),
         (_, Ok(config)) => serve(config, false),

@@ -85,7 +85,7 @@ pub struct Pilot {
 
 impl Pilot {
     /// One that decides what `config` says.
-    pub fn new(config: PilotConfig, supervisor: SupervisorHandle, journal: Journal, latencies: Latencies) -> Self {
+    pub fn new(config: &PilotConfig, supervisor: SupervisorHandle, journal: Journal, latencies: Latencies) -> Self {
         Self {
             supervisor,
             journal,

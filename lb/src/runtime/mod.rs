@@ -48,7 +48,7 @@ pub struct Instance {
     /// When it was started.
     pub started_at: SystemTime,
     /// What it was started from, if a rolling update said so.
-    pub deployed: Option<Deployed>,
+    pub deployed: Option<Box<Deployed>>,
     /// What [`Launch::promoted`] was at its launch, where that is kept.
     pub promoted: Vec<(Generation, ReplicaId)>,
 }

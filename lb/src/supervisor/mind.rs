@@ -13,7 +13,7 @@ use crate::runtime::Instance;
 
 pub(super) enum Mind {
     Fleet(Box<Fleet>),
-    Follower(Follower),
+    Follower(Box<Follower>),
 }
 
 impl Mind {

@@ -103,7 +103,7 @@ impl<R: Runtime> Supervisor<R> {
         let (status, watched) = watch::channel(Arc::default());
         let mut supervisor = Self {
             fleet: if R::FOLLOWS {
-                Mind::Follower(Follower::new(config.heartbeat.clone(), seed))
+                Mind::Follower(Box::new(Follower::new(config.heartbeat.clone(), seed)))
             } else {
                 Mind::Fleet(Box::new(Fleet::new(config.clone(), seed)))
             },

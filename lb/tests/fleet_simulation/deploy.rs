@@ -137,7 +137,10 @@ fn more_than_one_at_a_time_if_that_is_wanted() {
 fn an_ejected_replica_finishes_its_requests_while_another_starts() {
     let mut world = boot(5);
     world.run(Duration::from_secs(2));
-    world.order(Order::Eject { generation: Generation(2), reason: "answers after 240 ms, its peers after 12 ms".into() });
+    world.order(Order::Eject {
+        generation: Generation(2),
+        reason: "answers after 240 ms, its peers after 12 ms".into(),
+    });
     assert!(world.answers[0].is_ok());
     assert_eq!(world.fleet.published().count(), 2);
     assert!(world.notices.iter().any(|notice| {

@@ -107,7 +107,10 @@ fn a_restart_finds_promoted_spares_under_their_numbers() {
         }
         world.assert_recovered();
         let before = (numbers(&world), world.fleet.listing().n);
-        assert!(labelled(&world).iter().filter(|one| one.spec.id == ReplicaId(0)).count() > 2, "labels stay as they were");
+        assert!(
+            labelled(&world).iter().filter(|one| one.spec.id == ReplicaId(0)).count() > 2,
+            "labels stay as they were"
+        );
 
         let mut again = World::with_spares(seed + 100, 2);
         again.alive = world.alive.clone();

@@ -271,7 +271,8 @@ impl World {
                 self.answers.push(answer);
             }
             Action::Report(notice) => {
-                if let Notice::Replaced { replica, replacement, .. } | Notice::Promoted { replica, replacement, .. } = &notice
+                if let Notice::Replaced { replica, replacement, .. } | Notice::Promoted { replica, replacement, .. } =
+                    &notice
                 {
                     assert_eq!(replica.id, replacement.id, "a replacement takes the ring number over");
                 }

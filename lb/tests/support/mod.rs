@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this, as a module of its own")]
 
+pub mod agent;
 pub mod client;
 pub mod conn;
 pub mod control;
@@ -60,6 +61,47 @@ pub fn server() -> PathBuf {
     server
 }
 
+/// A process of `lb` that has said where it listens.
+pub struct Program {
+    pub child: Child,
+    pub log: Arc<Mutex<Vec<Value>>>,
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl Program {
+    /// Starts it, and waits until its log has said each of these, followed by an address.
+    pub fn start(mut command: Command, said: &[&str]) -> Self {
+        server();
+        let mut child = command
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| !name.starts_with("LB_") && name != "RUST_LOG"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("lb runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let log = Arc::<Mutex<Vec<Value>>>::default();
+        let mut addrs = vec![None; said.len()];
+        while addrs.contains(&None) {
+            let line = lines.next().expect("lb ended before it listened").expect("readable");
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+            let message = event["fields"]["message"].as_str().unwrap_or_default().to_owned();
+            log.lock().unwrap().push(event);
+            for (prefix, addr) in said.iter().zip(&mut addrs) {
+                if let Some(text) = message.strip_prefix(prefix) {
+                    *addr = text.split(' ').next().and_then(|text| text.parse().ok());
+                }
+            }
+        }
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        Self { child, log, addrs: addrs.into_iter().flatten().collect() }
+    }
+}
+
 /// A balancer as a process of its own. It ends with the test.
 pub struct Lb {
     child: Child,
@@ -84,40 +126,16 @@ impl Lb {
     }
 
     fn start_by(mut command: Command, args: &[&str]) -> Self {
-        server();
-        let mut child = command
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(args)
-            .env_clear()
-            .envs(std::env::vars().filter(|(name, _)| !name.starts_with("LB_") && name != "RUST_LOG"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("lb runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let log = Arc::<Mutex<Vec<Value>>>::default();
-        let (mut addr, mut admin, mut control) = (None, None, None);
-        let has_control = args.contains(&"--control-listen");
-        while addr.is_none() || admin.is_none() || (has_control && control.is_none()) {
-            let line = lines.next().expect("lb ended before it listened").expect("readable");
-            let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
-            let message = event["fields"]["message"].as_str().unwrap_or_default().to_owned();
-            log.lock().unwrap().push(event);
-            if let Some(text) = message.strip_prefix("listening on ") {
-                addr = text.parse().ok();
-            } else if let Some(text) = message.strip_prefix("admin listening on ") {
-                admin = text.parse().ok();
-            } else if let Some(text) = message.strip_prefix("control channel listening on ") {
-                control = text.parse().ok();
-            }
+            .args(args);
+        let mut said = vec!["listening on ", "admin listening on "];
+        if args.contains(&"--control-listen") {
+            said.push("control channel listening on ");
         }
-        let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                kept.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
-            }
-        });
+        let Program { child, log, addrs } = Program::start(command, &said);
         let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().expect("a client");
-        Self { child, addr: addr.expect("seen"), admin: admin.expect("seen"), control, log, client }
+        Self { child, addr: addrs[0], admin: addrs[1], control: addrs.get(2).copied(), log, client }
     }
 
     /// Starts one, and waits until all its replicas are ready.
@@ -184,11 +202,12 @@ impl Lb {
 
     /// Messages of the log so far.
     pub fn log(&self) -> Vec<String> {
-        let log = self.log.lock().unwrap();
-        // What is no event (a panic, say) is shown as it is.
-        log.iter()
-            .map(|event| event["fields"]["message"].as_str().map_or_else(|| event.to_string(), str::to_owned))
-            .collect()
+        messages(&self.log)
+    }
+
+    /// When the log has said a line that begins and ends so.
+    pub fn logged_at(&self, begins: &str, ends: &str) -> Option<(std::time::SystemTime, String)> {
+        logged_at(&self.log, begins, ends)
     }
 
     /// Waits for a line of the log.
@@ -225,6 +244,25 @@ impl Drop for Lb {
         let _ = kill(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
+}
+
+/// When a log has said a line that begins and ends so, and the line.
+pub fn logged_at(log: &Mutex<Vec<Value>>, begins: &str, ends: &str) -> Option<(std::time::SystemTime, String)> {
+    let log = log.lock().unwrap();
+    log.iter().find_map(|event| {
+        let message = event["fields"]["message"].as_str()?;
+        let at = humantime::parse_rfc3339(event["timestamp"].as_str()?).expect("a time");
+        (message.starts_with(begins) && message.ends_with(ends)).then(|| (at, message.to_owned()))
+    })
+}
+
+/// Messages of a log so far.
+pub fn messages(log: &Mutex<Vec<Value>>) -> Vec<String> {
+    let log = log.lock().unwrap();
+    // What is no event (a panic, say) is shown as it is.
+    log.iter()
+        .map(|event| event["fields"]["message"].as_str().map_or_else(|| event.to_string(), str::to_owned))
+        .collect()
 }
 
 /// Host names in an answer of `/rep`, `/add` or `/rm`; N must be their number.

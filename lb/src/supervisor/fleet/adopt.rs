@@ -126,7 +126,7 @@ impl Fleet {
 
     /// Goes on with what a rolling update has brought, if it had come to its end and the configuration has not changed since.
     fn take_up_deployed(&mut self, kept: &[Instance]) {
-        let mut marks = kept.iter().filter(|instance| instance.spec.id != NO_NUMBER).map(|it| it.deployed.as_ref());
+        let mut marks = kept.iter().filter(|instance| instance.spec.id != NO_NUMBER).map(|it| it.deployed.as_deref());
         let Some(Some(mark)) = marks.next() else { return };
         if marks.all(|other| other == Some(mark)) && mark.instead_of == self.config.template {
             self.template = Arc::new(mark.template.clone());

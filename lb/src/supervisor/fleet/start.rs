@@ -84,14 +84,14 @@ impl Fleet {
             Standing::Spare => return self.spare_failed(&failed, &error.to_string(), now),
             // Its successor is being started already.
             Standing::Desired if self.hand_over(&failed, &format!("could not be started: {error}")) => return,
-            Standing::Desired if self.stops_deploy(&failed, now) => self.roll_back(&error.to_string(), now),
             Standing::Desired | Standing::Leaving => {}
         }
         let hostname = match error {
             RuntimeError::NameTaken(_) => self.random_hostname(),
             RuntimeError::Failed(_) => failed.spec.hostname.clone(),
         };
-        let again = self.enlist(hostname, Standing::Desired, now);
+        let stops_deploy = self.stops_deploy(&failed, now);
+        let again = self.enlist_as(failed.spec.id, hostname, Standing::Desired, now);
         if let Some(member) = self.members.get_mut(&again) {
             member.order = failed.order;
             member.share = failed.share;
@@ -100,6 +100,10 @@ impl Fleet {
         self.act(Action::Publish);
         let delay = self.launch_after(again, &failed, failed.crashes.saturating_add(1), now);
         self.act(Action::Report(Notice::LaunchFailed { replica: failed.spec, reason: error.to_string(), delay }));
+        // Last, as orders that have waited for the update take what is free.
+        if stops_deploy {
+            self.roll_back(&error.to_string(), now);
+        }
     }
 
     pub(super) fn start_late(&mut self, generation: Generation, since: Instant, now: Instant) {
