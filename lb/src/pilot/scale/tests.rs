@@ -195,6 +195,10 @@ fn cpu_counts_over_the_ready_ones_and_what_is_unknown_may_be_much() {
     let mut bench = Bench::new(both, 4);
     assert_eq!(bench.within(100), None, "idle, but CPU is not known");
     bench.sample.cpu = Some(0.1);
+    assert_eq!(bench.within(50), None);
+    bench.sample.cpu = None;
+    assert_eq!(bench.within(100), None, "no longer known");
+    bench.sample.cpu = Some(0.1);
     assert!(bench.within(100).is_some());
 }
 
@@ -227,6 +231,23 @@ fn a_forecast_adds_before_the_load_is_there_and_half_as_many_at_most() {
     assert!(reason.starts_with("+1: forecast of ") && reason.contains(" requests/s in 3 s needs "), "{reason}");
     assert!(reason.ends_with(" in flight per replica > 10"), "{reason}");
     assert_eq!((from, to), (4, 5));
+    let mut steep = Bench::new(config(), 4);
+    (steep.sample.rate, steep.sample.in_flight) = (400.0, 40);
+    assert_eq!(steep.within(30), None);
+    steep.sample.busy = true;
+    for _ in 0..30 {
+        steep.sample.rate += 100.0;
+        steep.step();
+    }
+    steep.sample.busy = false;
+    let Decision { to, reason, .. } = steep.step().unwrap();
+    assert!(reason.starts_with("+2: forecast of "), "as much again as half: {reason}");
+    assert_eq!(to, 6);
+    let mut odd = Bench::new(config(), 4);
+    (odd.sample.rate, odd.sample.in_flight) = (20.0, 40);
+    assert_eq!(odd.step(), None);
+    odd.sample.rate = 400.0;
+    assert_eq!(odd.within(30), None, "a first sample that was far off makes no trend");
     let mut without = Bench::new(ScaleConfig { forecast: None, ..config() }, 4);
     (without.sample.rate, without.sample.in_flight) = (400.0, 36);
     for _ in 0..100 {

@@ -133,7 +133,7 @@ impl Weigher {
         let mut changes: Vec<Reweigh> = self.newcomers(measures).collect();
         // Whoever has just been born is weighed next time, when its latency is that of its present share.
         let settled: Vec<&Measure> =
-            measures.iter().filter(|one| one.share != Share::default() && self.is_ours(one, now)).collect();
+            measures.iter().filter(|one| one.share != Share::default() && self.is_ours(one)).collect();
         let ready: Vec<&Measure> = measures.iter().filter(|one| one.ready).collect();
         changes.extend(self.tiers(&settled, &ready, now));
         let usual = self.usual(&ready);
@@ -161,14 +161,13 @@ impl Weigher {
     }
 
     /// Has nobody else decided about its share?
-    fn is_ours(&self, one: &Measure, now: Instant) -> bool {
+    fn is_ours(&self, one: &Measure) -> bool {
         if one.share == self.neutral() || one.share == Share::default() {
             return true;
         }
-        let Some(State { set: Some((share, at)), before, .. }) = self.states.get(&one.generation) else { return false };
-        // What was ordered may need a while to be seen.
-        let on_its_way = *before == Some(one.share) && now.saturating_duration_since(*at) < self.config.interval;
-        one.share == *share || on_its_way
+        let Some(State { set: Some((share, _)), before, .. }) = self.states.get(&one.generation) else { return false };
+        // What was ordered may need a while to be seen, or was refused and is ordered again.
+        one.share == *share || *before == Some(one.share)
     }
 
     /// All at once: as priorities go before weights, whoever were late would have nothing to do.
