@@ -135,3 +135,94 @@ pub fn apply(members: &[RemoteMember], delta: Delta) -> Vec<RemoteMember> {
     members.sort_unstable_by_key(|member| member.generation);
     members
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Hostname, ReplicaId, Share};
+    use proptest::prelude::*;
+
+    fn member(generation: u64, state: Standing, weight: u16) -> RemoteMember {
+        RemoteMember {
+            generation: Generation(generation),
+            id: ReplicaId(u32::try_from(generation).unwrap()),
+            hostname: Hostname::new(&format!("S{generation}")).unwrap(),
+            addr: Some(([127, 0, 0, 1], 5000).into()),
+            runtime_id: Some(format!("i{generation}")),
+            state,
+            desired: state != Standing::Draining,
+            spare: false,
+            share: Share { weight, priority: 0 },
+            order: generation,
+            started_at: Some(0),
+            crashes: 0,
+            launch_at: None,
+            last_error: None,
+        }
+    }
+
+    fn state() -> impl Strategy<Value = Vec<RemoteMember>> {
+        let standing = prop_oneof![Just(Standing::Ready), Just(Standing::Unready), Just(Standing::Draining)];
+        let members = prop::collection::btree_map(1_u64..12, (standing, 1_u16..3), 0..10);
+        members.prop_map(|members| {
+            members.into_iter().map(|(generation, (state, weight))| member(generation, state, weight)).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn from_any_state_one_update_leads_to_the_present_one(states in prop::collection::vec(state(), 1..100)) {
+            let mut ledger = Ledger::new("run".into());
+            let mut known = vec![(0, Vec::new())];
+            for state in states {
+                let before = ledger.epoch();
+                let changed = ledger.advance(state.clone());
+                prop_assert_eq!(changed, ledger.epoch() == before + 1);
+                prop_assert_eq!(&ledger.members().to_vec(), &state);
+                known.push((ledger.epoch(), state));
+            }
+            for (epoch, state) in known {
+                let reached = match ledger.since("run", epoch) {
+                    Update::None => { prop_assert_eq!(epoch, ledger.epoch()); state }
+                    Update::Delta(delta) => {
+                        prop_assert_eq!((delta.from, delta.epoch), (epoch, ledger.epoch()));
+                        apply(&state, delta)
+                    }
+                    Update::Snapshot(snapshot) => { prop_assert_eq!(snapshot.epoch, ledger.epoch()); snapshot.members }
+                };
+                prop_assert_eq!(&reached, &ledger.members().to_vec());
+            }
+        }
+    }
+
+    #[test]
+    fn another_run_or_too_old_a_state_gets_everything() {
+        let mut ledger = Ledger::new("run".into());
+        assert_eq!(ledger.since("run", 0), Update::None, "there is nothing to tell yet");
+        let many =
+            |weight: u16| (1..=20).map(|at| member(at, Standing::Ready, if at == 1 { weight } else { 1 })).collect();
+        for weight in 1..=HISTORY as u16 + 10 {
+            assert!(ledger.advance(many(weight)));
+            assert!(!ledger.advance(many(weight)), "the same again is no new state");
+        }
+        let epoch = ledger.epoch();
+        assert!(matches!(ledger.since("another", epoch), Update::Snapshot(_)));
+        assert!(matches!(ledger.since("run", 1), Update::Snapshot(_)));
+        assert!(matches!(ledger.since("run", 0), Update::Snapshot(_)));
+        let Update::Delta(delta) = ledger.since("run", epoch - HISTORY as u64) else { panic!("remembered") };
+        assert_eq!((delta.changed.len(), delta.removed.len()), (1, 0), "only what differs, however often it changed");
+        assert_eq!(ledger.since("run", epoch), Update::None);
+        assert!(matches!(ledger.since("run", epoch + 5), Update::Snapshot(_)), "a state that never was");
+    }
+
+    #[test]
+    fn it_knows_since_when_a_replica_takes_no_requests() {
+        let mut ledger = Ledger::new("run".into());
+        ledger.advance(vec![member(1, Standing::Ready, 1), member(2, Standing::Ready, 1)]);
+        assert_eq!(ledger.leaving_since(Generation(1)), None);
+        ledger.advance(vec![member(1, Standing::Draining, 1), member(2, Standing::Ready, 1)]);
+        ledger.advance(vec![member(1, Standing::Draining, 1), member(2, Standing::Unready, 1)]);
+        assert_eq!((ledger.leaving_since(Generation(1)), ledger.leaving_since(Generation(2))), (Some(2), None));
+        assert_eq!(ledger.leaving_since(Generation(9)), Some(3), "one that nobody was told of");
+    }
+}

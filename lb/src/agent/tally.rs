@@ -115,3 +115,83 @@ impl Tally {
         self.balancers.values().filter_map(|balancer| balancer.left).map(|left| left + self.grace).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(10);
+
+    fn item(generation: u64, in_flight: u32, served: u64, good: bool) -> ReportItem {
+        let generation = Generation(generation);
+        ReportItem { generation, in_flight, served, failed: 1, waited_us: served * 1000, good }
+    }
+
+    fn report(epoch: u64, replicas: Vec<ReportItem>) -> Report {
+        Report { epoch, replicas, latencies: vec![1, 2] }
+    }
+
+    #[test]
+    fn reports_add_up_and_counters_outlive_their_sessions() {
+        let (mut tally, now) = (Tally::new(GRACE), Instant::now());
+        let (a, b) = (tally.join("a"), tally.join("b"));
+        tally.report("a", a, report(1, vec![item(1, 2, 10, true)]));
+        tally.report("b", b, report(1, vec![item(1, 3, 20, true), item(2, 1, 5, true)]));
+        let seen = tally.seen(Generation(1));
+        assert_eq!((seen.in_flight, seen.served, seen.failed), (5, 30, 2));
+        assert_eq!(seen.waited, Duration::from_millis(30));
+        assert_eq!((tally.latencies(), tally.connected(1)), (vec![2, 4], (2, 2)));
+        tally.leave("b", b, now);
+        let seen = tally.seen(Generation(1));
+        assert_eq!((seen.in_flight, seen.served), (2, 30), "what it holds is not known, what it has counted is");
+        // The same run of the balancer again, and an end of its old session that is heard of late.
+        let again = tally.join("b");
+        tally.report("b", again, report(1, vec![item(1, 0, 25, true)]));
+        tally.leave("b", b, now);
+        assert_eq!((tally.seen(Generation(1)).served, tally.connected(1)), (35, (2, 2)));
+        assert!(tally.report("b", b, report(1, vec![item(1, 0, 999, false)])).is_empty(), "a session that is over");
+        assert_eq!(tally.seen(Generation(1)).served, 35);
+    }
+
+    #[test]
+    fn whoever_takes_a_replica_out_says_so_once() {
+        let mut tally = Tally::new(GRACE);
+        let a = tally.join("a");
+        assert!(tally.report("a", a, report(1, vec![item(1, 0, 0, true)])).is_empty());
+        assert_eq!(tally.report("a", a, report(1, vec![item(1, 0, 0, false)])), [Generation(1)]);
+        assert!(tally.report("a", a, report(1, vec![item(1, 0, 0, false)])).is_empty());
+        tally.report("a", a, report(1, vec![item(1, 0, 0, true)]));
+        assert_eq!(tally.report("a", a, report(1, vec![item(1, 0, 0, false)])), [Generation(1)]);
+    }
+
+    #[test]
+    fn a_replica_is_released_when_nobody_can_hold_it() {
+        let (mut tally, now) = (Tally::new(GRACE), Instant::now());
+        let one = Generation(1);
+        assert!(tally.is_released(one, 5, now), "there is nobody");
+        let a = tally.join("a");
+        assert!(!tally.is_released(one, 5, now), "it has yet to say what it serves");
+        tally.report("a", a, report(4, vec![item(1, 0, 0, true)]));
+        assert!(!tally.is_released(one, 5, now), "it does not know yet");
+        tally.report("a", a, report(5, vec![item(1, 1, 0, true)]));
+        assert!(!tally.is_released(one, 5, now), "it holds a request");
+        tally.report("a", a, report(5, vec![item(1, 0, 1, true)]));
+        assert!(tally.is_released(one, 5, now));
+        tally.leave("a", a, now);
+        assert!(!tally.is_released(one, 5, now), "a connection that broke says nothing");
+        assert_eq!(tally.next_release(), Some(now + GRACE));
+        assert!(tally.is_released(one, 5, now + GRACE));
+    }
+
+    #[test]
+    fn those_that_left_are_not_remembered_for_ever() {
+        let (mut tally, now) = (Tally::new(GRACE), Instant::now());
+        for number in 0..REMEMBERED * 3 {
+            let name = format!("b{number}");
+            let session = tally.join(&name);
+            tally.leave(&name, session, now + Duration::from_millis(number as u64));
+        }
+        assert_eq!(tally.balancers.len(), REMEMBERED);
+        assert!(tally.balancers.contains_key(&format!("b{}", REMEMBERED * 3 - 1)), "the last ones are");
+    }
+}

@@ -286,3 +286,73 @@ fn command(text: &str) -> Result<(Message, Vec<String>), Malformed> {
     let command = serde_json::from_str(text).map_err(|error| Malformed(format!("command {op}: {error}")))?;
     Ok((Message::Command(command), Vec::new()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(text: &str) -> (Message, Vec<String>) {
+        Message::decode(text).unwrap()
+    }
+
+    #[test]
+    fn messages_are_what_the_table_says() {
+        let member = r#"{"generation":4,"id":1,"hostname":"S1","addr":"10.0.0.1:5000","runtime_id":"abc","state":"ready",
+            "desired":true,"share":{"weight":1,"priority":0},"order":4,"started_at":7}"#;
+        let (snapshot, ignored) = decode(&format!(r#"{{"type":"snapshot","epoch":3,"members":[{member}]}}"#));
+        assert!(ignored.is_empty(), "{ignored:?}");
+        let Message::Snapshot(Snapshot { epoch: 3, members }) = &snapshot else { panic!("{snapshot:?}") };
+        assert_eq!((members[0].hostname.as_str(), members[0].spare, members[0].crashes), ("S1", false, 0));
+        for text in [
+            r#"{"type":"hello","version":1,"fleet":"f","token":"t","balancer":"b","policy":"p","instance":"i","epoch":2}"#,
+            r#"{"type":"delta","from":1,"epoch":2,"changed":[],"removed":[7]}"#,
+            r#"{"type":"report","epoch":2,"replicas":[{"generation":1,"in_flight":2,"served":3,"failed":4,"waited_us":5,"good":false}],"latencies":[1,2]}"#,
+            r#"{"type":"command","id":1,"op":"add","n":2,"hostnames":["S4"]}"#,
+            r#"{"type":"command","id":1,"op":"remove","n":2,"hostnames":[]}"#,
+            r#"{"type":"command","id":1,"op":"set","hostname":"S4","weight":3,"priority":null}"#,
+            r#"{"type":"command","id":1,"op":"eject","generation":4,"reason":"is slow"}"#,
+            r#"{"type":"command","id":1,"op":"deploy","image":"a:2"}"#,
+            r#"{"type":"command","id":1,"op":"decisions"}"#,
+            r#"{"type":"result","id":1,"ok":{"N":1}}"#,
+            r#"{"type":"result","id":1,"error":{"kind":"bad","message":"no"}}"#,
+            r#"{"type":"ping","seq":1}"#,
+            r#"{"type":"pong","seq":1}"#,
+        ] {
+            let (message, ignored) = decode(text);
+            assert_eq!(message.encode(), text);
+            assert!(ignored.is_empty(), "{text}: {ignored:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_adds_is_ignored_and_told() {
+        assert_eq!(decode(r#"{"type":"gossip","x":1}"#).0, Message::Unknown("gossip".into()));
+        let (message, ignored) = decode(r#"{"type":"ping","seq":1,"mood":"good"}"#);
+        assert_eq!((message, ignored), (Message::Ping(Ping { seq: 1 }), vec!["ping.mood".to_owned()]));
+        let item = r#"{"generation":1,"in_flight":0,"served":0,"failed":0,"waited_us":0,"good":true,"cpu":1}"#;
+        let (_, ignored) = decode(&format!(r#"{{"type":"report","epoch":1,"replicas":[{item},{item}]}}"#));
+        assert_eq!(ignored, ["report.replicas.*.cpu"], "once, not for every place");
+        let (message, _) = decode(r#"{"type":"command","id":9,"op":"teleport","to":"mars"}"#);
+        assert_eq!(message, Message::Unknown("command.op teleport".into()));
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_malformed() {
+        for text in [
+            "",
+            "[]",
+            "rubbish",
+            r#"{"epoch":1}"#,
+            r#"{"type":7}"#,
+            r#"{"type":"ping"}"#,
+            r#"{"type":"ping","seq":-1}"#,
+            r#"{"type":"ping","seq":1} trailing"#,
+            r#"{"type":"snapshot","epoch":1,"members":[{"generation":1}]}"#,
+            r#"{"type":"command","id":1,"op":"add","n":-2,"hostnames":[]}"#,
+            r#"{"type":"command","id":1,"op":"add","n":1,"hostnames":["a b"]}"#,
+            r#"{"type":"command","op":"add"}"#,
+        ] {
+            assert!(Message::decode(text).is_err(), "{text}");
+        }
+    }
+}

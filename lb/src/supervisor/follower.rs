@@ -221,9 +221,9 @@ impl Follower {
     }
 
     /// What a publication depends on.
-    fn layout(&self) -> (Vec<(Generation, u32)>, Vec<Place>, Vec<Share>) {
-        let published = self.published().map(|(instance, _)| (instance.spec.generation, instance.spec.id.0)).collect();
-        (published, self.places().collect(), self.published().map(|(_, share)| share).collect())
+    fn layout(&self) -> (Vec<(Instance, Share)>, Vec<Place>) {
+        let published = self.published().map(|(instance, share)| (instance.clone(), share));
+        (published.collect(), self.places().collect())
     }
 
     /// Says how the members are, where that has changed.
@@ -396,3 +396,7 @@ fn instance(remote: &RemoteMember) -> Option<Instance> {
         promoted: Vec::new(),
     })
 }
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;
