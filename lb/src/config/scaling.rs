@@ -118,16 +118,15 @@ pub(super) fn bounds(
     max: Option<usize>,
     pilot: Option<&mut PilotConfig>,
 ) -> (usize, Option<usize>) {
-    let scale = pilot.and_then(|pilot| pilot.scale.as_mut()).filter(|(_, dry_run)| !dry_run || min.is_some());
-    let (min, max) = match &scale {
-        Some((scale, _)) => (min.unwrap_or(scale.min), Some(max.unwrap_or(scale.max))),
-        None => (min.unwrap_or(0), max),
-    };
-    if max.is_some_and(|max| min > max) {
-        l.refuse("min_replicas", &format!("max_replicas is {}", max.unwrap_or_default()));
+    let scale = pilot.and_then(|pilot| pilot.scale.as_mut());
+    let is_on = scale.as_ref().is_some_and(|(_, dry_run)| !dry_run);
+    let least = min.unwrap_or(if is_on { 1 } else { 0 });
+    let most = max.or(is_on.then_some(MAX_REPLICAS.max(least)));
+    if most.is_some_and(|most| least > most) {
+        l.refuse("min_replicas", &format!("max_replicas is {}", most.unwrap_or_default()));
     }
     if let Some((scale, _)) = scale {
-        (scale.min, scale.max) = (min, max.unwrap_or(scale.max));
+        (scale.min, scale.max) = (min.unwrap_or(scale.min), max.unwrap_or(scale.max.max(least)));
     }
-    (min, max)
+    (least, most)
 }

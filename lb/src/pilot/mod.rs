@@ -51,7 +51,7 @@ fn figure(value: f64) -> String {
 
 /// A share in percent, as reasons name it.
 fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+    format!("{} %", figure(share * 100.0))
 }
 
 /// The median: of an even number of values, the mean of the two in the middle. `None` of none.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod conn;
 pub mod control;
 pub mod engine;
+pub mod harm;
 pub mod load;
 pub mod recorder;
 pub mod replica;
