@@ -11,13 +11,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Bytes of an answer at most.
 const ANSWER: u64 = 64 * 1024 * 1024;
 
-/// What a balancer answers with status 200; otherwise why there is no such answer.
+/// What a balancer answers with a status of success; otherwise why there is no such answer.
 pub(super) fn ask(config: &Config, method: &str, path: &str, body: &str) -> Result<String, String> {
     let addr = config.admin_listen.map(super::reachable);
     let addr = addr.ok_or("the balancer is asked at its admin listener: admin_listen is off")?;
     let (status, body) = exchange(addr, method, path, body)
         .map_err(|error| format!("no balancer's admin listener at {addr}: {error}"))?;
-    if status == "200" {
+    if status.starts_with('2') {
         return Ok(body);
     }
     // It says itself what is wrong.
