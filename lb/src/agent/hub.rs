@@ -15,6 +15,9 @@ use crate::replica::{Generation, Health, Seen};
 use crate::runtime::remote::{RemoteMember, Standing};
 use crate::supervisor::{Holders, MemberStatus, State, Status, SupervisorHandle};
 
+/// Balancers of an agent before this one are back within this time: their longest pause, and a handshake.
+const RETURN: Duration = Duration::from_secs(6);
+
 #[derive(Debug)]
 struct Shared {
     ledger: Ledger,
@@ -53,6 +56,10 @@ impl Hub {
     pub(super) fn advance(&self, status: &Status) {
         let members: Vec<_> = status.members.iter().map(remote).collect();
         let mut shared = self.shared();
+        // What runs before the first state was told has been told of by an agent before this one.
+        if shared.ledger.epoch() == 0 && members.iter().any(|member| member.runtime_id.is_some()) {
+            shared.tally.expect(Instant::now() + RETURN);
+        }
         let advanced = shared.ledger.advance(members);
         let epoch = shared.ledger.epoch();
         drop(shared);
@@ -142,10 +149,8 @@ impl Holders for Hub {
                     if since.is_some_and(|epoch| shared.tally.is_released(generation, epoch, Instant::now())) {
                         return;
                     }
-                    shared.tally.next_release()
+                    shared.tally.next_release(Instant::now())
                 };
-                // A moment that has passed changes nothing any more.
-                let next = next.filter(|next| *next > Instant::now());
                 let late = async {
                     match next {
                         Some(next) => tokio::time::sleep_until(next).await,

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::tls::{self, Socket};
 use super::wire::{Command, Delta, Hello, Message, Op, Outcome, Ping, Report, ReportItem, Snapshot, VERSION};
-use super::{COMMANDS, HANDSHAKE, Ignored, PING, SEND, SILENCE, ledger, limits};
+use super::{COMMANDS, HANDSHAKE, Ignored, PING, SEND, SILENCE, TO_BALANCER, ledger, limits};
 use crate::metrics::{LinkMetrics, ProxyMetrics};
 use crate::replica::Generation;
 use crate::runtime::RuntimeEvent;
@@ -196,7 +196,7 @@ impl Link {
             Some(connector) => tls::connect(&connector, &host, stream).await?,
             None => Box::new(stream),
         };
-        let (mut socket, _) = tokio_tungstenite::client_async_with_config(&url, stream, Some(limits()))
+        let (mut socket, _) = tokio_tungstenite::client_async_with_config(&url, stream, Some(limits(TO_BALANCER)))
             .await
             .map_err(|error| format!("handshake: {error}"))?;
         let hello = Hello {

@@ -35,17 +35,20 @@ const SILENCE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// For one message to be taken by the other side.
 const SEND: Duration = Duration::from_secs(10);
-/// Longest message: a snapshot of some ten thousand replicas.
-const MESSAGE: usize = 16 * 1024 * 1024;
+/// Longest message to a balancer: a snapshot of some ten thousand replicas.
+const TO_BALANCER: usize = 16 * 1024 * 1024;
+/// Longest message to an agent, which may come from anybody: a report of as many.
+const TO_AGENT: usize = 2 * 1024 * 1024;
 /// Commands of one balancer that may be under way.
 const COMMANDS: usize = 64;
 
-fn limits() -> WebSocketConfig {
+/// Limits of a side that takes messages of this length.
+fn limits(longest: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE))
+        .max_message_size(Some(longest))
+        .max_frame_size(Some(longest))
         .write_buffer_size(0)
-        .max_write_buffer_size(2 * MESSAGE)
+        .max_write_buffer_size(2 * TO_BALANCER)
 }
 
 /// Are these the same? Takes as long for one wrong byte as for another.

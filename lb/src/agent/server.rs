@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use super::hub::Hub;
 use super::session::Session;
 use super::tls::Socket;
-use super::{HANDSHAKE, limits};
+use super::{HANDSHAKE, TO_AGENT, limits};
 use crate::pilot::Journal;
 use crate::pool::PoolReader;
 use crate::supervisor::SupervisorHandle;
@@ -67,7 +67,7 @@ impl Server {
                 Some(tls) => Box::new(tls.accept(stream).await.map_err(|error| format!("TLS: {error}"))?),
                 None => Box::new(stream),
             };
-            let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(limits())).await;
+            let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(limits(TO_AGENT))).await;
             accepted.map_err(|error| error.to_string())
         };
         let socket = match tokio::time::timeout(HANDSHAKE, handshake).await {

@@ -28,12 +28,19 @@ pub struct Tally {
     balancers: BTreeMap<String, Balancer>,
     sessions: u64,
     grace: Duration,
+    /// Until when there may be balancers that have not come back yet.
+    expects_until: Option<Instant>,
 }
 
 impl Tally {
     /// One without balancers. One that has left may hold requests for `grace`.
     pub fn new(grace: Duration) -> Self {
-        Self { balancers: BTreeMap::new(), sessions: 0, grace }
+        Self { balancers: BTreeMap::new(), sessions: 0, grace, expects_until: None }
+    }
+
+    /// Balancers of an agent before this one will be back by then. Until they are, they may hold requests on anything.
+    pub fn expect(&mut self, until: Instant) {
+        self.expects_until = Some(until);
     }
 
     /// A session of a balancer begins; gives its number. An older session of the same balancer counts no more.
@@ -101,18 +108,21 @@ impl Tally {
     /// Does no balancer hold a request on `generation` any more, which takes no new ones since `epoch`? One that has left
     /// without saying so may, for a while.
     pub fn is_released(&self, generation: Generation, epoch: u64, now: Instant) -> bool {
-        self.balancers.values().all(|balancer| match balancer.left {
-            Some(left) => now >= left + self.grace,
-            None => {
-                let held = balancer.replicas.get(&generation).map_or(0, |item| item.in_flight);
-                balancer.epoch >= epoch && held == 0
-            }
-        })
+        let expects = self.expects_until.is_some_and(|until| now < until);
+        !expects
+            && self.balancers.values().all(|balancer| match balancer.left {
+                Some(left) => now >= left + self.grace,
+                None => {
+                    let held = balancer.replicas.get(&generation).map_or(0, |item| item.in_flight);
+                    balancer.epoch >= epoch && held == 0
+                }
+            })
     }
 
     /// When [`Tally::is_released`] may change without a report.
-    pub fn next_release(&self) -> Option<Instant> {
-        self.balancers.values().filter_map(|balancer| balancer.left).map(|left| left + self.grace).min()
+    pub fn next_release(&self, now: Instant) -> Option<Instant> {
+        let left = self.balancers.values().filter_map(|balancer| balancer.left).map(|left| left + self.grace);
+        left.chain(self.expects_until).filter(|at| *at > now).min()
     }
 }
 
@@ -179,8 +189,17 @@ mod tests {
         assert!(tally.is_released(one, 5, now));
         tally.leave("a", a, now);
         assert!(!tally.is_released(one, 5, now), "a connection that broke says nothing");
-        assert_eq!(tally.next_release(), Some(now + GRACE));
+        assert_eq!((tally.next_release(now), tally.next_release(now + GRACE)), (Some(now + GRACE), None));
         assert!(tally.is_released(one, 5, now + GRACE));
+    }
+
+    #[test]
+    fn after_a_restart_those_that_may_come_back_are_waited_for() {
+        let (mut tally, now) = (Tally::new(GRACE), Instant::now());
+        tally.expect(now + GRACE);
+        assert!(!tally.is_released(Generation(1), 5, now));
+        assert_eq!(tally.next_release(now), Some(now + GRACE));
+        assert!(tally.is_released(Generation(1), 5, now + GRACE));
     }
 
     #[test]
