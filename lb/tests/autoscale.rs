@@ -10,7 +10,6 @@
 
 mod support;
 
-use std::time::Duration;
 
 use serde_json::Value;
 use support::agent::Agent;
@@ -83,6 +82,12 @@ async fn n_follows_what_balancers_report() {
     let _turn = TURN.lock().await;
     let agent = Agent::start(&QUICK);
     n_follows_the_load(&agent.ready_balancer(&[]).await).await;
+    let measured = async || {
+        let replicas = agent.ask("/api/v1/replicas").await;
+        let is_measured = replicas[0]["cpu"].is_f64() && replicas[0]["memory"].as_u64().unwrap_or_default() > 100_000;
+        is_measured.then_some(())
+    };
+    eventually("the agent shows what its processes use", measured).await;
     let own = agent.ask("/api/v1/decisions").await;
     assert!(own.as_array().unwrap().len() > 1, "{own}");
 }

@@ -263,6 +263,9 @@ async fn containers_are_measured_and_have_their_limits() {
     };
     let (decision, _) = eventually("CPU asks for another replica", decided).await;
     assert_eq!((&decision["decision"], &decision["dry_run"]), (&"1 -> 2 replicas".into(), &true.into()), "{decision}");
+    let replicas = agent.ask("/api/v1/replicas").await;
+    let (cpu, memory) = (replicas[0]["cpu"].as_f64().unwrap(), replicas[0]["memory"].as_u64().unwrap());
+    assert!(cpu > 0.0 && cpu < 1.0 && (100_000..64 << 20).contains(&memory), "{replicas}");
     load.stop().await.assert_nothing_lost();
     assert_eq!(lb.rep().await, [name], "only told, not done");
 }

@@ -28,7 +28,7 @@ use super::error::ApiError;
 use super::relays::RelayItem;
 use super::{deploy, explain, page, replicas, ring};
 use crate::agent::hub::Hub;
-use crate::pilot::Journal;
+use crate::pilot::{Board, Journal};
 use crate::policy::{Policy, PolicyConfig};
 use crate::pool::PoolReader;
 use crate::proxy::HashKeys;
@@ -54,6 +54,8 @@ pub struct Api {
     pub relays: Option<RegistryHandle>,
     /// Decisions of this process.
     pub journal: Journal,
+    /// What replicas use of the machine.
+    pub board: Board,
     /// There if this is an agent: its balancers.
     pub balancers: Option<Hub>,
     /// For one at a time who asks for shares, which take a while to work out.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::api::Api;
 use super::body::{self, shown};
 use super::error::ApiError;
+use crate::pilot::Board;
 use crate::pool::PoolReader;
 use crate::replica::{Generation, Hostname, ReplicaId};
 use crate::supervisor::{MemberStatus, Order, RefusalKind, State};
@@ -32,6 +33,10 @@ pub(super) struct ReplicaItem {
     priority: u16,
     /// What the policy peak-ewma takes its latency to be; `null` with other policies, and until it was measured.
     latency_ms: Option<f64>,
+    /// Cores in use; `null` unless replicas are measured here (by an agent, or with autoscale, outliers or weights).
+    cpu: Option<f64>,
+    /// Bytes in use; the same.
+    memory: Option<u64>,
     /// RFC 3339.
     started_at: Option<String>,
     generation: Generation,
@@ -47,7 +52,8 @@ pub(super) struct ReplicaItem {
 }
 
 impl ReplicaItem {
-    fn new(MemberStatus { view, replica }: &MemberStatus, pool: &PoolReader) -> Self {
+    fn new(MemberStatus { view, replica }: &MemberStatus, pool: &PoolReader, board: &Board) -> Self {
+        let figures = board.get(view.spec.generation);
         let time = |time| humantime::format_rfc3339_millis(time).to_string();
         // Between two heartbeats the data path may know better.
         let suspected = view.state == State::Ready && replica.as_ref().is_some_and(|r| !r.is_ready());
@@ -71,6 +77,8 @@ impl ReplicaItem {
                 // Microseconds are fine enough.
                 (latency.as_secs_f64() * 1e6).round() / 1e3
             }),
+            cpu: figures.and_then(|figures| figures.cpu).map(|cores| (cores * 1e4).round() / 1e4),
+            memory: figures.map(|figures| figures.memory),
             started_at: view.instance.as_ref().map(|instance| time(instance.started_at)),
             generation: view.spec.generation,
             desired: view.desired,
@@ -84,7 +92,7 @@ impl ReplicaItem {
 
 /// `GET /api/v1/replicas`.
 pub(super) async fn list(extract::State(api): extract::State<Api>) -> Json<Vec<ReplicaItem>> {
-    Json(api.supervisor.status().members.iter().map(|member| ReplicaItem::new(member, &api.pool)).collect())
+    Json(api.supervisor.status().members.iter().map(|member| ReplicaItem::new(member, &api.pool, &api.board)).collect())
 }
 
 /// What a `PATCH` asks for.
@@ -133,7 +141,8 @@ pub(super) async fn set(
     })?;
     let status = api.supervisor.status();
     let members = status.members.iter();
-    let item = members.map(|member| ReplicaItem::new(member, &api.pool)).find(|item| item.hostname == hostname);
+    let item =
+        members.map(|member| ReplicaItem::new(member, &api.pool, &api.board)).find(|item| item.hostname == hostname);
     item.map(Json).ok_or_else(|| ApiError::NotFound(format!("{hostname} has just been replaced")))
 }
 

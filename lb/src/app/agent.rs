@@ -13,7 +13,7 @@ use crate::agent::hub::Hub;
 use crate::agent::server::Server;
 use crate::agent::tls;
 use crate::config::Config;
-use crate::pilot::Journal;
+use crate::pilot::{Board, Journal};
 use crate::pool::pool;
 use crate::supervisor::SupervisorHandle;
 
@@ -68,9 +68,15 @@ impl Agent {
         let (pool, reader, suspicions) = pool(Arc::clone(&policy));
         let instance = format!("{:016x}", rand::random::<u64>());
         let hub = Hub::new(instance, config.fleet.drain_timeout);
-        let journal = Journal::default();
+        let (journal, board) = (Journal::default(), Board::default());
         let seen = hub.clone();
-        let pilot = control::PilotSeat { journal: journal.clone(), latencies: Arc::new(move || seen.latencies()) };
+        let pilot = control::PilotSeat {
+            journal: journal.clone(),
+            board: board.clone(),
+            // It is what it is there for.
+            measures: true,
+            latencies: Arc::new(move || seen.latencies()),
+        };
         let holders = Arc::new(hub.clone());
         let control::Started { supervisor, supervising } =
             control::start(&config, pool, suspicions, Some(holders), pilot).await?;
@@ -97,6 +103,7 @@ impl Agent {
                 metrics: Registry::new(),
                 relays: None,
                 journal,
+                board,
                 balancers: Some(hub),
                 ring_turn: Arc::new(Semaphore::new(1)),
             };

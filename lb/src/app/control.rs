@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::AppError;
 use crate::config::{Config, RuntimeConfig};
-use crate::pilot::{Journal, Latencies, Pilot};
+use crate::pilot::{Board, Journal, Latencies, Pilot};
 use crate::pool::{Pool, Suspicion};
 use crate::replica::{Hostname, Share};
 use crate::runtime::Runtime;
@@ -30,7 +30,10 @@ pub(super) struct Started {
 /// What who decides by the load needs besides.
 pub(super) struct PilotSeat {
     pub(super) journal: Journal,
+    pub(super) board: Board,
     pub(super) latencies: Latencies,
+    /// Are replicas measured even if nothing is decided by that?
+    pub(super) measures: bool,
 }
 
 /// Starts the configured runtime under a supervisor.
@@ -71,16 +74,16 @@ struct Start<'a> {
 impl Start<'_> {
     async fn over<R: Runtime>(self, runtime: R) -> Result<Started, AppError> {
         let fleet = self.config.fleet.clone();
-        // Asked for now, but nothing is measured unless somebody listens.
-        let usage = (!self.config.pilot.is_off()).then(|| runtime.usage());
+        // It costs the engine something.
+        let usage = (self.pilot.measures || !self.config.pilot.is_off()).then(|| runtime.usage());
         let started = Supervisor::start(runtime, fleet, self.pool, self.suspicions, rand::random()).await;
         let (mut supervisor, handle) = started.map_err(|error: StartError| AppError::Runtime(error.to_string()))?;
         if let Some(holders) = self.holders {
             supervisor = supervisor.with_holders(holders);
         }
         if let Some(usage) = usage {
-            let PilotSeat { journal, latencies } = self.pilot;
-            tokio::spawn(Pilot::new(&self.config.pilot, handle.clone(), journal, latencies).run(usage));
+            let PilotSeat { journal, board, latencies, .. } = self.pilot;
+            tokio::spawn(Pilot::new(&self.config.pilot, handle.clone(), journal, board, latencies).run(usage));
         }
         Ok(Started { supervisor: handle, supervising: tokio::spawn(supervisor.run()) })
     }

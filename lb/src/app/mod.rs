@@ -24,7 +24,7 @@ use crate::agent::tls;
 use crate::config::{Config, FollowConfig, RuntimeConfig};
 use crate::metrics::{ControlMetrics, LinkMetrics, ProxyMetrics};
 use crate::net::bind;
-use crate::pilot::Journal;
+use crate::pilot::{Board, Journal};
 use crate::pin::PinKey;
 use crate::pool::{Pool, Suspicion, pool};
 use crate::proxy::OwnRoutes;
@@ -162,7 +162,7 @@ impl App {
         if let Some(key) = pin_key(&config) {
             pool = pool.with_pins(key);
         }
-        let journal = Journal::default();
+        let (journal, board) = (Journal::default(), Board::default());
         let control::Started { supervisor, supervising } = match &config.runtime {
             RuntimeConfig::Agent(follow) => {
                 let start = Start { config: &config, pool, suspicions };
@@ -170,8 +170,12 @@ impl App {
             }
             _ => {
                 let latencies = metrics.clone();
-                let pilot =
-                    control::PilotSeat { journal: journal.clone(), latencies: Arc::new(move || latencies.latencies()) };
+                let pilot = control::PilotSeat {
+                    journal: journal.clone(),
+                    board: board.clone(),
+                    measures: false,
+                    latencies: Arc::new(move || latencies.latencies()),
+                };
                 control::start(&config, pool, suspicions, None, pilot).await?
             }
         };
@@ -196,6 +200,7 @@ impl App {
                 metrics: registry,
                 relays: registrations,
                 journal,
+                board,
                 balancers: None,
                 ring_turn: Arc::new(Semaphore::new(1)),
             };

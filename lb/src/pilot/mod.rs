@@ -13,10 +13,11 @@
 //! | `smooth.rs` | moving average for irregular intervals |
 //! | `holt.rs` | level and trend for irregular intervals, and a forecast |
 //! | `window.rs` | the least or greatest of the last so many seconds |
-//! | `journal.rs` | nothing: it keeps the decisions of late |
+//! | `journal.rs`, `figures.rs` | nothing: they keep the decisions of late, and what was measured last |
 
 use std::time::Duration;
 
+mod figures;
 pub mod holt;
 mod journal;
 pub mod outlier;
@@ -26,6 +27,7 @@ mod task;
 pub mod weigh;
 mod window;
 
+pub use figures::{Board, Figures};
 pub use journal::{Entry, Journal, Kind};
 pub use task::{Latencies, Pilot, PilotConfig};
 

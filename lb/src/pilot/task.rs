@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::figures::{Board, Figures};
 use super::journal::{Journal, Kind};
 use super::outlier::{OutlierConfig, Outliers, Seen};
 use super::scale::{Decision, Sample, ScaleConfig, Scaler};
@@ -72,6 +73,7 @@ struct Settled {
 pub struct Pilot {
     supervisor: SupervisorHandle,
     journal: Journal,
+    board: Board,
     latencies: Latencies,
     scaler: Option<(Scaler, bool)>,
     outliers: Option<(Outliers, bool)>,
@@ -85,10 +87,17 @@ pub struct Pilot {
 
 impl Pilot {
     /// One that decides what `config` says.
-    pub fn new(config: &PilotConfig, supervisor: SupervisorHandle, journal: Journal, latencies: Latencies) -> Self {
+    pub fn new(
+        config: &PilotConfig,
+        supervisor: SupervisorHandle,
+        journal: Journal,
+        board: Board,
+        latencies: Latencies,
+    ) -> Self {
         Self {
             supervisor,
             journal,
+            board,
             latencies,
             scaler: config.scale.map(|(config, dry_run)| (Scaler::new(config), dry_run)),
             outliers: config.outliers.map(|(config, dry_run)| (Outliers::new(config), dry_run)),
@@ -133,6 +142,7 @@ impl Pilot {
             }
         }
         known.usage = Some((measured, known.cpu.get()));
+        self.board.set(measured.generation, Figures { cpu: known.cpu.get(), memory: measured.usage.memory });
     }
 
     /// CPU and memory as shares of what a replica may use; of one core if nothing is said.
@@ -219,7 +229,9 @@ impl Pilot {
             .filter(|member| member.view.desired)
             .filter_map(|member| Some((member, member.replica.clone()?)))
             .collect();
-        self.known.retain(|generation, _| status.members.iter().any(|it| it.view.spec.generation == *generation));
+        let is_there = |generation| status.members.iter().any(|it| it.view.spec.generation == generation);
+        self.known.retain(|generation, _| is_there(*generation));
+        self.board.retain(is_there);
         for (_, replica) in &members {
             self.known.entry(replica.generation).or_insert_with(Known::new).count(replica, now);
         }
