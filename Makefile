@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-RELEASE := target/$(TARGET)/release
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose)
 FLEET ?= ringkeeper
 PORT := $(or $(RINGKEEPER_PORT),5000)

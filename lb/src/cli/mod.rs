@@ -36,6 +36,7 @@ const EXAMPLES: &str = "Examples:
   lb --runtime docker --image my-server             replicas as containers
   lb --runtime static --members 10.0.0.1:80,b=10.0.0.2:80
   lb check --config ringkeeper.toml                 is this configuration good?
+  lb check --profile production                     what does that profile set?
   lb ring --replicas 5 --hash xxh3                  how would five replicas share the ring?
   lb explain 132574                                 where does this request go, and why?
   lb set S2 --weight 3                              three times the requests for S2; 0 for none
@@ -47,8 +48,10 @@ const EXAMPLES: &str = "Examples:
   lb decisions                                      what was decided by the load, and why
   lb relays                                         which ports are relayed, and to whom?
 
-Each setting can be given as a flag, in the environment, or as a key (with '_') in a TOML file; a flag beats the
-environment, the environment beats the file. What is not known stops the start with exit status 64.";
+Each setting can be given as a flag, in the environment, or as a key (with '_') in a TOML file,
+there also for one profile only, under [profile.NAME]. A flag beats the environment, which beats
+the file's profile, the file, what a profile has built in, and the default, in this order.
+What is not known stops the start with exit status 64.";
 
 fn command() -> Command {
     let mut command = Command::new("lb")

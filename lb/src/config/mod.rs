@@ -3,7 +3,9 @@
 //! Whatever is wrong stops the start, and everything that is wrong is said at once.
 
 mod agent;
+mod file;
 mod layers;
+mod profile;
 mod relays;
 mod runtime;
 mod scaling;
@@ -18,7 +20,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use agent::{AgentConfig, FollowConfig};
-pub use layers::{Environment, Layers, Origin, Problem};
+pub use layers::{Environment, Layers, Origin, Problem, Value};
+pub use profile::{PROFILES, Profile};
 pub use relays::L4Config;
 pub use runtime::{DockerConfig, RuntimeConfig};
 pub use settings::{SETTINGS, Setting};

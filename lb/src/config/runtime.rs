@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::agent::{self, FollowConfig};
-use super::{Layers, number};
+use super::{Layers, Value, number};
 use crate::replica::{Hostname, Share};
 use crate::runtime::Template;
 
@@ -114,7 +114,7 @@ pub(super) fn template(l: &mut Layers, runtime: Option<&RuntimeConfig>) -> Optio
     let own = l.parse("server_command", words);
     let of_container = l.parse("replica_command", words);
     let image = l.parse("image", |text| if text.is_empty() { Err("a name".to_owned()) } else { Ok(text.to_owned()) });
-    let env = l.parse("replica_env", environment);
+    let env = l.parse_value("replica_env", environment);
     let nano_cpus = l.parse("replica_cpus", or_off_cpus);
     let memory = l.parse("replica_memory", or_off_memory);
     let is_docker = matches!(runtime, Some(RuntimeConfig::Docker(_)) | None);
@@ -134,13 +134,13 @@ pub(super) fn template(l: &mut Layers, runtime: Option<&RuntimeConfig>) -> Optio
     })
 }
 
-fn environment(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let pair = |item: &str| {
-        let (name, value) = item.trim().split_once('=').filter(|(name, _)| !name.is_empty())?;
-        Some((name.to_owned(), value.to_owned()))
-    };
-    let pairs: Option<BTreeMap<_, _>> = text.split(',').map(pair).collect();
-    let pairs = pairs.ok_or_else(|| "NAME=value,NAME=value".to_owned())?;
+fn environment(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let pair = |item: &str| item.trim().split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let pairs = value.pairs.clone().or_else(|| value.text.split(',').map(pair).collect());
+    let is_sound =
+        |(name, value): (&String, &String)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
+    let pairs = pairs.filter(|pairs| pairs.iter().all(is_sound));
+    let pairs = pairs.ok_or_else(|| "NAME=value,NAME=value; in a file also { NAME = \"value\" }".to_owned())?;
     match pairs.keys().find(|name| ["SERVER_ID", "PORT"].contains(&name.as_str())) {
         Some(own) => Err(format!("names other than {own}, which the balancer sets itself")),
         None => Ok(pairs),

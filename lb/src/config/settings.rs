@@ -29,6 +29,7 @@ const fn setting(
     Setting { key, env, default, value, group, help }
 }
 
+const PROFILE: &str = "Profile";
 const LISTENERS: &str = "Listeners";
 const FLEET: &str = "Fleet";
 const RUNTIMES: &str = "Runtimes";
@@ -44,6 +45,7 @@ const LOGS: &str = "Logs";
 /// All settings, in the order of help.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
+    setting(PROFILE, "profile", "LB_PROFILE", "", "NAME", "values that suit an environment: production, development, slim, or one of the file's"),
     setting(LISTENERS, "listen", "LB_LISTEN", "0.0.0.0:5000", "ADDR:PORT", "public listener; port 0 takes any free port, which is logged"),
     setting(LISTENERS, "admin_listen", "LB_ADMIN_LISTEN", "127.0.0.1:5001", "ADDR:PORT|off", "admin listener"),
     setting(LISTENERS, "control_listen", "LB_CONTROL_LISTEN", "off", "ADDR:PORT|off", "control channel, where servers register TCP and UDP ports"),
@@ -156,7 +158,26 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.key == key)
 }
 
+/// What a setting's value is made of, where a file can say that better than a text can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One text; several are separated by commas.
+    Text,
+    /// A program and its arguments.
+    Words,
+    /// Names and values.
+    Pairs,
+}
+
 impl Setting {
+    pub(super) fn shape(&self) -> Shape {
+        match self.key {
+            "server_command" | "replica_command" => Shape::Words,
+            "replica_env" => Shape::Pairs,
+            _ => Shape::Text,
+        }
+    }
+
     /// Is its value to be kept out of sight?
     pub fn is_secret(&self) -> bool {
         matches!(self.key, "agent_token" | "control_token" | "sticky_secret")

@@ -139,3 +139,24 @@ fn spares_that_are_not_wanted_any_more_are_removed_and_those_in_use_stay() {
     assert_eq!(numbers(&again), before);
     again.assert_recovered();
 }
+
+#[test]
+fn a_spare_that_has_taken_over_stays_even_if_nobody_is_left_who_knew() {
+    for spares in [0, 1] {
+        let mut world = boot_with_spares(7, 1);
+        world.run(Duration::from_secs(8));
+        kill(&mut world, 2);
+        world.run(Duration::from_secs(8));
+        let before = numbers(&world);
+        assert_eq!(before, [(1, 1), (3, 3), (4, 2)]);
+        // What was started after that, and knew, is gone.
+        world.alive.retain(|_, instance| instance.spec.generation <= Generation(4));
+        let mut again = World::with_spares(8, spares);
+        again.alive = world.alive.clone();
+        again.now = world.now;
+        again.tell(Event::Listed { asked: again.now, instances: labelled(&world) });
+        again.run(Duration::from_secs(8));
+        assert_eq!((numbers(&again), again.launches), (before, spares as u64), "{spares}");
+        again.assert_recovered();
+    }
+}

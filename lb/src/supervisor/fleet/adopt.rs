@@ -70,6 +70,7 @@ impl Fleet {
         for instance in instances.iter_mut().filter(|instance| instance.spec.id == NO_NUMBER) {
             instance.spec.id = promoted.get(&instance.spec.generation).copied().unwrap_or(NO_NUMBER);
         }
+        let promoted = self.number(&mut instances, promoted);
         let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::<Hostname>::new());
         let (mut kept, mut spares) = (Vec::new(), 0);
         for instance in instances {
@@ -122,6 +123,27 @@ impl Fleet {
         // Their places on the ring are taken from the start, in order.
         self.act(Action::Publish);
         self.send_due_probes(now);
+    }
+
+    /// Gives those without a number what is missing of 1 to N, the oldest first: a spare had taken over, and who knew of it
+    /// is gone. Rather than that it is taken for a spare again, and another is started in its place. Gives all that are
+    /// promoted.
+    fn number(
+        &self,
+        instances: &mut [Instance],
+        mut promoted: BTreeMap<Generation, ReplicaId>,
+    ) -> BTreeMap<Generation, ReplicaId> {
+        let runs = |instance: &Instance| instance.running && instance.addr.is_some();
+        let numbers: BTreeSet<_> = instances.iter().filter(|one| runs(one)).map(|one| one.spec.id).collect();
+        let there = numbers.iter().filter(|id| **id != NO_NUMBER).count();
+        let most = self.config.replicas.min(self.config.capacity());
+        let missing = (1..).map(ReplicaId).filter(|id| !numbers.contains(id)).take(most.saturating_sub(there));
+        let unnumbered = instances.iter_mut().rev().filter(|one| runs(one) && one.spec.id == NO_NUMBER);
+        for (instance, id) in unnumbered.zip(missing) {
+            instance.spec.id = id;
+            promoted.insert(instance.spec.generation, id);
+        }
+        promoted
     }
 
     /// Goes on with what a rolling update has brought, if it had come to its end and the configuration has not changed since.
