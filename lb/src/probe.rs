@@ -163,6 +163,11 @@ pub struct Streak {
 }
 
 impl Streak {
+    /// Was the last outcome a bad one?
+    pub fn is_failing(self) -> bool {
+        self.bad > 0
+    }
+
     /// One more good outcome; how many in a row that makes.
     pub fn rise(&mut self) -> u32 {
         self.bad = 0;

@@ -10,7 +10,6 @@
 
 mod support;
 
-
 use serde_json::Value;
 use support::agent::Agent;
 use support::load::Load;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::api::Api;
@@ -42,7 +43,15 @@ async fn progress(api: &Api) -> Result<Value, ApiError> {
 }
 
 /// `POST /api/v1/deploy`.
-pub(super) async fn begin(State(api): State<Api>, body: Body) -> Result<(StatusCode, Json<Value>), ApiError> {
+pub(super) async fn begin(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    // A web page that somebody on this host looks at can send such a request, too; browsers say where it comes from.
+    if headers.contains_key(ORIGIN) {
+        return Err(ApiError::Bad("web pages are not welcome here: the request has an Origin".into()));
+    }
     let change = parse(&body::read(body).await?).map_err(ApiError::Bad)?;
     let before = progress(&api).await?;
     let under_way =

@@ -91,8 +91,13 @@ impl Hub {
     }
 
     /// A session has ended.
-    pub(super) fn leave(&self, balancer: &str, session: u64) {
-        self.shared().tally.leave(balancer, session, Instant::now());
+    pub(super) fn leave(&self, balancer: &str, session: u64, supervisor: &SupervisorHandle) {
+        let mut shared = self.shared();
+        shared.tally.leave(balancer, session, Instant::now());
+        for replica in supervisor.status().members.iter().filter_map(|member| member.replica.as_ref()) {
+            replica.mirror(shared.tally.seen(replica.generation));
+        }
+        drop(shared);
         self.reports.send_modify(|count| *count += 1);
     }
 
@@ -111,7 +116,12 @@ impl Hub {
         for replica in supervisor.status().members.iter().filter_map(|member| member.replica.as_ref()) {
             replica.mirror(shared.tally.seen(replica.generation));
             if bad.contains(&replica.generation) {
-                pool.suspect(replica);
+                // One that others reach is only asked: it may be that balancer's own trouble.
+                if shared.tally.is_bad_for_all(replica.generation) {
+                    pool.suspect(replica);
+                } else {
+                    pool.doubt(replica);
+                }
             }
         }
         drop(shared);
@@ -192,7 +202,8 @@ fn remote(MemberStatus { view, replica }: &MemberStatus) -> RemoteMember {
         order: view.order,
         started_at: view.instance.as_ref().map(|instance| millis(instance.started_at)),
         crashes: view.crashes,
-        launch_at: view.launch_at.map(millis),
+        // Worked out anew each time, from two clocks: what differs by a millisecond is no new state.
+        launch_at: view.launch_at.map(millis).map(|at| at.next_multiple_of(100)),
         last_error: view.last_error.clone(),
     }
 }

@@ -3,7 +3,7 @@
 //! What the agent tells goes to the supervisor as events of the runtime [`Remote`](crate::runtime::remote::Remote); what the
 //! supervisor and the data path see goes back as reports; orders go there and their answers come back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::metrics::{LinkMetrics, ProxyMetrics};
 use crate::replica::Generation;
 use crate::runtime::RuntimeEvent;
 use crate::runtime::remote::{Membership, RemoteMember, Standing};
-use crate::supervisor::{Forward, Listing, Order, Question, Refusal, State, SupervisorHandle};
+use crate::supervisor::{Forward, LinkStatus, Listing, Order, Question, Refusal, State, SupervisorHandle};
 
 /// Pauses between attempts to connect: the first, and the longest. Each is 50 to 100 % of that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -118,6 +118,8 @@ pub struct Link {
     latencies: ProxyMetrics,
     metrics: LinkMetrics,
     told: Told,
+    /// Those that this balancer has taken out of rotation itself, by its last word on them.
+    bad: HashSet<Generation>,
     ignored: Ignored,
 }
 
@@ -141,8 +143,8 @@ impl Link {
         metrics: LinkMetrics,
     ) -> Self {
         let balancer = format!("{:08x}", rand::random::<u32>());
-        let (told, ignored) = (Told::default(), Ignored::default());
-        Self { config, balancer, events, orders, supervisor, latencies, metrics, told, ignored }
+        let (told, bad, ignored) = (Told::default(), HashSet::new(), Ignored::default());
+        Self { config, balancer, events, orders, supervisor, latencies, metrics, told, bad, ignored }
     }
 
     /// Connects, and connects again, for as long as the balancer lives.
@@ -228,7 +230,8 @@ impl Link {
     }
 
     fn membership(&self) -> RuntimeEvent {
-        RuntimeEvent::Members(Membership { epoch: self.told.epoch, members: Arc::clone(&self.told.members) })
+        let (instance, members) = (self.told.instance.as_str().into(), Arc::clone(&self.told.members));
+        RuntimeEvent::Members(Membership { instance, epoch: self.told.epoch, members })
     }
 
     /// Until one side has had enough; gives the reason.
@@ -270,7 +273,8 @@ impl Link {
                                 (ok, None) => Ok(ok.unwrap_or_default()),
                             };
                             if let Some(caller) = asked.remove(&id) {
-                                tokio::spawn(answer_when_seen(caller, answer, self.told.epoch, supervisor.clone()));
+                                let seen = (self.told.instance.clone(), self.told.epoch);
+                                tokio::spawn(answer_when_seen(caller, answer, seen, supervisor.clone()));
                             }
                         }
                         Message::Ping(ping) => send(&mut socket, &Message::Pong(ping)).await?,
@@ -332,30 +336,42 @@ impl Link {
     }
 
     /// What this balancer sees now, and whether something is leaving.
-    fn report(&self) -> (Report, bool) {
+    fn report(&mut self) -> (Report, bool) {
         let status = self.supervisor.status();
-        let epoch = status.link.as_ref().map_or(0, |link| link.epoch);
-        // The supervisor may not have taken the newest word in yet; then it says nothing against anybody.
+        // What an agent before this one has said has numbers of its own.
+        let link = status.link.as_ref().filter(|link| *link.instance == *self.told.instance);
+        let epoch = link.map_or(0, |link| link.epoch);
+        // If the supervisor has not taken the newest word in yet, or the agent does not take it to be ready, what was said
+        // against a replica last stands.
         let is_current = epoch == self.told.epoch;
+        let (mut bad, known) = (HashSet::new(), std::mem::take(&mut self.bad));
+        let members = Arc::clone(&self.told.members);
         let told_ready = |generation: Generation| {
-            let found = self.told.members.binary_search_by_key(&generation, |member| member.generation);
-            found.is_ok_and(|at| self.told.members[at].state == Standing::Ready && self.told.members[at].desired)
+            let found = members.binary_search_by_key(&generation, |member| member.generation);
+            found.is_ok_and(|at| members[at].state == Standing::Ready && members[at].desired)
         };
         let mut leaving = false;
         let item = |member: &crate::supervisor::MemberStatus| {
             let replica = member.replica.as_ref()?;
             let (view, generation) = (&member.view, replica.generation);
             leaving |= !view.desired;
+            let is_ready_here = view.state == State::Ready && replica.is_ready();
+            let is_judged = is_current && told_ready(generation);
+            let good = if is_judged { is_ready_here } else { !known.contains(&generation) };
+            if !good {
+                bad.insert(generation);
+            }
             Some(ReportItem {
                 generation,
                 in_flight: replica.in_flight(),
                 served: replica.served(),
                 failed: replica.failed(),
                 waited_us: u64::try_from(replica.waited().as_micros()).unwrap_or(u64::MAX),
-                good: !is_current || !told_ready(generation) || (view.state == State::Ready && replica.is_ready()),
+                good,
             })
         };
         let replicas = status.members.iter().filter_map(item).collect();
+        self.bad = bad;
         (Report { epoch, replicas, latencies: self.latencies.latencies() }, leaving)
     }
 
@@ -370,11 +386,12 @@ impl Link {
 async fn answer_when_seen(
     caller: oneshot::Sender<Result<Value, Refusal>>,
     answer: Result<Value, Refusal>,
-    epoch: u64,
+    (instance, epoch): (String, u64),
     mut supervisor: SupervisorHandle,
 ) {
+    let is_behind = |link: &LinkStatus| *link.instance != *instance || link.epoch < epoch;
     let seen = async {
-        while supervisor.status().link.as_ref().is_some_and(|link| link.epoch < epoch && link.detached.is_none()) {
+        while supervisor.status().link.as_ref().is_some_and(|link| link.detached.is_none() && is_behind(link)) {
             supervisor.changed().await;
         }
     };

@@ -37,8 +37,9 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const SEND: Duration = Duration::from_secs(10);
 /// Longest message to a balancer: a snapshot of some ten thousand replicas.
 const TO_BALANCER: usize = 16 * 1024 * 1024;
-/// Longest message to an agent, which may come from anybody: a report of as many.
-const TO_AGENT: usize = 2 * 1024 * 1024;
+/// Longest message to an agent: a report of as many; before its sender is known, a hello.
+const TO_AGENT: usize = 16 * 1024 * 1024;
+const HELLO: usize = 16 * 1024;
 /// Commands of one balancer that may be under way.
 const COMMANDS: usize = 64;
 

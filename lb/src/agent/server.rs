@@ -5,17 +5,23 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::StatusCode;
 
 use super::hub::Hub;
 use super::session::Session;
 use super::tls::Socket;
-use super::{HANDSHAKE, TO_AGENT, limits};
+use super::wire::Hello;
+use super::{HANDSHAKE, HELLO, limits};
 use crate::pilot::Journal;
 use crate::pool::PoolReader;
 use crate::supervisor::SupervisorHandle;
 
-/// Balancers at one time; others wait.
+/// Balancers at one time.
 const SESSIONS: usize = 256;
+/// Those that have not said yet who they are; others wait.
+const STRANGERS: usize = 64;
 
 /// What all sessions need.
 #[derive(Clone)]
@@ -39,9 +45,9 @@ pub struct Server {
 impl Server {
     /// Takes balancers in for as long as the agent lives.
     pub async fn serve(self, listener: TcpListener) {
-        let turns = Arc::new(Semaphore::new(SESSIONS));
+        let (strangers, sessions) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(SESSIONS)));
         loop {
-            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+            let Ok(stranger) = Arc::clone(&strangers).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -51,30 +57,53 @@ impl Server {
                     continue;
                 }
             };
-            let server = self.clone();
+            let (server, sessions) = (self.clone(), Arc::clone(&sessions));
             tokio::spawn(async move {
-                server.session(stream).await;
-                drop(turn);
+                let Some((session, hello)) = server.greet(stream).await else { return };
+                drop(stranger);
+                match sessions.try_acquire() {
+                    Ok(_turn) => session.run(hello).await,
+                    Err(_) => tracing::warn!("a balancer is refused: {SESSIONS} are connected already"),
+                }
             });
         }
     }
 
-    async fn session(self, stream: TcpStream) {
+    /// All that a stranger may do, with one deadline: the handshakes, and a hello that is good.
+    async fn greet(self, stream: TcpStream) -> Option<(Session, Hello)> {
         let _ = stream.set_nodelay(true);
-        let Ok(peer) = stream.peer_addr() else { return };
-        let handshake = async {
+        let peer = stream.peer_addr().ok()?;
+        let greeting = async {
             let stream: Box<dyn Socket> = match &self.tls {
                 Some(tls) => Box::new(tls.accept(stream).await.map_err(|error| format!("TLS: {error}"))?),
                 None => Box::new(stream),
             };
-            let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(limits(TO_AGENT))).await;
-            accepted.map_err(|error| error.to_string())
+            let accepted = accept_hdr_async_with_config(stream, no_browser, Some(limits(HELLO))).await;
+            let socket = accepted.map_err(|error| error.to_string())?;
+            Session::greet(self, socket, peer).await
         };
-        let socket = match tokio::time::timeout(HANDSHAKE, handshake).await {
-            Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return tracing::warn!(%peer, "no session with {peer}: {error}"),
-            Err(_) => return tracing::warn!(%peer, "no session with {peer}: its handshake did not come in time"),
-        };
-        Session::new(self, socket, peer).run().await;
+        match tokio::time::timeout(HANDSHAKE, greeting).await {
+            Ok(Ok(session)) => Some(session),
+            Ok(Err(error)) => {
+                tracing::warn!(%peer, "the balancer at {peer} is refused: {error}");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(%peer, "no session with {peer}: its hello did not come in time");
+                None
+            }
+        }
     }
+}
+
+/// A web page that somebody on this host looks at can connect to loopback, too. Browsers say where it comes from; balancers
+/// have nothing to say there.
+#[allow(clippy::result_large_err, reason = "the library wants it so")]
+fn no_browser(request: &Request, response: Response) -> Result<Response, ErrorResponse> {
+    if request.headers().contains_key("origin") {
+        let mut refusal = ErrorResponse::new(Some("web pages are not welcome here".into()));
+        *refusal.status_mut() = StatusCode::FORBIDDEN;
+        return Err(refusal);
+    }
+    Ok(response)
 }

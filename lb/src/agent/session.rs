@@ -7,14 +7,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::ledger::Update;
 use super::server::Server;
 use super::tls::Socket;
 use super::wire::{Failure, Hello, Message, Op, Outcome, Ping, VERSION};
-use super::{COMMANDS, HANDSHAKE, Ignored, PING, SEND, SILENCE, is_token};
+use super::{COMMANDS, HANDSHAKE, Ignored, PING, SEND, SILENCE, TO_AGENT, is_token, limits};
 use crate::supervisor::{Order, Refusal, RefusalKind};
 
 /// Why a session ends.
@@ -28,25 +28,37 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(server: Server, socket: WebSocketStream<Box<dyn Socket>>, peer: SocketAddr) -> Self {
-        Self { server, socket, peer, ignored: Ignored::default() }
+    /// A session with whoever is at the other end, if that is a balancer of this fleet.
+    pub(super) async fn greet(
+        server: Server,
+        socket: WebSocketStream<Box<dyn Socket>>,
+        peer: SocketAddr,
+    ) -> Result<(Self, Hello), End> {
+        let mut session = Self { server, socket, peer, ignored: Ignored::default() };
+        let hello = match session.greeted().await {
+            Ok(hello) => hello,
+            Err(end) => {
+                session.close(CloseCode::Policy, &end).await;
+                return Err(end);
+            }
+        };
+        // It may say more from now on. It is silent until it is answered, so nothing of it is lost here.
+        let Self { server, socket, peer, ignored } = session;
+        let socket = WebSocketStream::from_raw_socket(socket.into_inner(), Role::Server, Some(limits(TO_AGENT))).await;
+        let mut session = Self { server, socket, peer, ignored };
+        let hub = &session.server.hub;
+        let (fleet, instance) = (session.server.fleet.clone(), hub.instance());
+        session.send(&Message::Hello(Hello { version: VERSION, fleet, instance, ..Hello::default() })).await?;
+        Ok((session, hello))
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, hello: Hello) {
         let peer = self.peer;
-        let hello = match tokio::time::timeout(HANDSHAKE, self.greeted()).await {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(end)) => {
-                tracing::warn!(%peer, "the balancer at {peer} is refused: {end}");
-                return self.close(CloseCode::Policy, &end).await;
-            }
-            Err(_) => return tracing::warn!(%peer, "no session with {peer}: its hello did not come in time"),
-        };
         let balancer = hello.balancer.clone().unwrap_or_else(|| peer.to_string());
         tracing::info!(%peer, balancer, "balancer {balancer} at {peer} is connected");
         let number = self.server.hub.join(&balancer);
         let end = self.talk(&balancer, number, &hello).await.err().unwrap_or_else(|| "it has ended".into());
-        self.server.hub.leave(&balancer, number);
+        self.server.hub.leave(&balancer, number, &self.server.supervisor);
         tracing::warn!(%peer, balancer, "balancer {balancer} at {peer} is gone: {end}");
         self.close(CloseCode::Error, &end).await;
     }
@@ -63,13 +75,6 @@ impl Session {
         if hello.fleet != self.server.fleet {
             return Err(format!("its fleet is '{}', this one is '{}'", hello.fleet, self.server.fleet));
         }
-        let own = Hello {
-            version: VERSION,
-            fleet: self.server.fleet.clone(),
-            instance: self.server.hub.instance(),
-            ..Hello::default()
-        };
-        self.send(&Message::Hello(own)).await?;
         Ok(hello)
     }
 
@@ -96,7 +101,11 @@ impl Session {
                         Message::Command(command) => {
                             // Each holds a place, so that its answer finds one.
                             let Ok(place) = answers.clone().try_reserve_owned() else {
-                                return Err(format!("more than {COMMANDS} commands are under way"));
+                                let message = format!("{COMMANDS} commands are under way already; try again later");
+                                let error = Some(Failure { kind: RefusalKind::Later, message });
+                                let outcome = Outcome { id: command.id, ok: None, error };
+                                self.send(&Message::Result(outcome)).await?;
+                                continue;
                             };
                             let server = self.server.clone();
                             tokio::spawn(async move { place.send(carry_out(&server, command.id, command.op).await) });

@@ -20,6 +20,8 @@ struct Balancer {
     epoch: u64,
     replicas: HashMap<Generation, ReportItem>,
     latencies: Vec<u64>,
+    /// What it had counted when it was heard first: that is not of this agent's time.
+    before: Option<(HashMap<Generation, ReportItem>, Vec<u64>)>,
 }
 
 /// See the module's documentation.
@@ -70,6 +72,10 @@ impl Tally {
         };
         known.epoch = report.epoch;
         known.latencies = report.latencies;
+        if known.before.is_none() {
+            let counted = report.replicas.iter().map(|item| (item.generation, *item)).collect();
+            known.before = Some((counted, known.latencies.clone()));
+        }
         let before = std::mem::take(&mut known.replicas);
         known.replicas = report.replicas.into_iter().map(|item| (item.generation, item)).collect();
         let was_good = |generation| before.get(generation).is_none_or(|item| item.good);
@@ -77,7 +83,7 @@ impl Tally {
         bad.map(|(generation, _)| *generation).collect()
     }
 
-    /// All that is seen of a replica.
+    /// All that is seen of a replica, counted since balancers were first heard.
     pub fn seen(&self, generation: Generation) -> Seen {
         let mut sum = Seen::default();
         for balancer in self.balancers.values() {
@@ -85,9 +91,11 @@ impl Tally {
             if balancer.left.is_none() {
                 sum.in_flight = sum.in_flight.saturating_add(item.in_flight);
             }
-            sum.served = sum.served.saturating_add(item.served);
-            sum.failed = sum.failed.saturating_add(item.failed);
-            sum.waited = sum.waited.saturating_add(Duration::from_micros(item.waited_us));
+            let before = balancer.before.as_ref().and_then(|(counted, _)| counted.get(&generation));
+            let since = |now: u64, before: Option<u64>| now.saturating_sub(before.unwrap_or_default());
+            sum.served += since(item.served, before.map(|item| item.served));
+            sum.failed += since(item.failed, before.map(|item| item.failed));
+            sum.waited += Duration::from_micros(since(item.waited_us, before.map(|item| item.waited_us)));
         }
         sum
     }
@@ -95,8 +103,18 @@ impl Tally {
     /// Responses by latency, cumulative, of all balancers.
     pub fn latencies(&self) -> Vec<u64> {
         let longest = self.balancers.values().map(|balancer| balancer.latencies.len()).max().unwrap_or_default();
-        let at = |at| self.balancers.values().filter_map(|balancer| balancer.latencies.get(at)).sum();
+        let of = |balancer: &Balancer, at: usize| {
+            let before = balancer.before.as_ref().and_then(|(_, latencies)| latencies.get(at));
+            balancer.latencies.get(at).copied().unwrap_or_default().saturating_sub(before.copied().unwrap_or_default())
+        };
+        let at = |at| self.balancers.values().map(|balancer| of(balancer, at)).sum();
         (0..longest).map(at).collect()
+    }
+
+    /// Has every balancer that is connected taken it out of rotation?
+    pub fn is_bad_for_all(&self, generation: Generation) -> bool {
+        let connected = self.balancers.values().filter(|balancer| balancer.left.is_none());
+        connected.into_iter().all(|balancer| balancer.replicas.get(&generation).is_some_and(|item| !item.good))
     }
 
     /// Balancers that are connected, and how many of them serve the state `epoch`.
@@ -145,10 +163,14 @@ mod tests {
     fn reports_add_up_and_counters_outlive_their_sessions() {
         let (mut tally, now) = (Tally::new(GRACE), Instant::now());
         let (a, b) = (tally.join("a"), tally.join("b"));
-        tally.report("a", a, report(1, vec![item(1, 2, 10, true)]));
+        // What they have counted before this agent was there is none of its business.
+        tally.report("a", a, Report { latencies: vec![5, 9], ..report(1, vec![item(1, 0, 100, true)]) });
+        assert_eq!((tally.seen(Generation(1)).served, tally.latencies()), (0, vec![0, 0]));
+        tally.report("b", b, Report { latencies: vec![0, 0], ..report(1, vec![]) });
+        tally.report("a", a, Report { latencies: vec![6, 11], ..report(1, vec![item(1, 2, 110, true)]) });
         tally.report("b", b, report(1, vec![item(1, 3, 20, true), item(2, 1, 5, true)]));
         let seen = tally.seen(Generation(1));
-        assert_eq!((seen.in_flight, seen.served, seen.failed), (5, 30, 2));
+        assert_eq!((seen.in_flight, seen.served, seen.failed), (5, 30, 1));
         assert_eq!(seen.waited, Duration::from_millis(30));
         assert_eq!((tally.latencies(), tally.connected(1)), (vec![2, 4], (2, 2)));
         tally.leave("b", b, now);
@@ -172,6 +194,11 @@ mod tests {
         assert!(tally.report("a", a, report(1, vec![item(1, 0, 0, false)])).is_empty());
         tally.report("a", a, report(1, vec![item(1, 0, 0, true)]));
         assert_eq!(tally.report("a", a, report(1, vec![item(1, 0, 0, false)])), [Generation(1)]);
+        assert!(tally.is_bad_for_all(Generation(1)));
+        let b = tally.join("b");
+        assert!(!tally.is_bad_for_all(Generation(1)), "it may be one balancer's own trouble");
+        tally.report("b", b, report(1, vec![item(1, 0, 0, false)]));
+        assert!(tally.is_bad_for_all(Generation(1)));
     }
 
     #[test]

@@ -284,7 +284,17 @@ fn command(text: &str) -> Result<(Message, Vec<String>), Malformed> {
         return Ok((Message::Unknown(format!("command.op {op}")), vec![format!("#{id}")]));
     }
     let command = serde_json::from_str(text).map_err(|error| Malformed(format!("command {op}: {error}")))?;
-    Ok((Message::Command(command), Vec::new()))
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    let known: &[&str] = match op.as_str() {
+        "add" | "remove" => &["n", "hostnames"],
+        "set" => &["hostname", "weight", "priority"],
+        "eject" => &["generation", "reason"],
+        "deploy" => &["image", "command", "env"],
+        _ => &[],
+    };
+    let is_known = |key: &str| ["type", "id", "op"].contains(&key) || known.contains(&key);
+    let ignored = fields.keys().filter(|key| !is_known(key)).map(|key| format!("command.{op}.{key}"));
+    Ok((Message::Command(command), ignored.collect()))
 }
 
 #[cfg(test)]
@@ -332,6 +342,9 @@ mod tests {
         let item = r#"{"generation":1,"in_flight":0,"served":0,"failed":0,"waited_us":0,"good":true,"cpu":1}"#;
         let (_, ignored) = decode(&format!(r#"{{"type":"report","epoch":1,"replicas":[{item},{item}]}}"#));
         assert_eq!(ignored, ["report.replicas.*.cpu"], "once, not for every place");
+        let (message, ignored) = decode(r#"{"type":"command","id":9,"op":"add","n":1,"hostnames":[],"zone":"b"}"#);
+        assert!(matches!(message, Message::Command(_)));
+        assert_eq!(ignored, ["command.add.zone"]);
         let (message, _) = decode(r#"{"type":"command","id":9,"op":"teleport","to":"mars"}"#);
         assert_eq!(message, Message::Unknown("command.op teleport".into()));
     }

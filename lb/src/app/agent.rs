@@ -69,13 +69,14 @@ impl Agent {
         let instance = format!("{:016x}", rand::random::<u64>());
         let hub = Hub::new(instance, config.fleet.drain_timeout);
         let (journal, board) = (Journal::default(), Board::default());
-        let seen = hub.clone();
+        let (seen, watched) = (hub.clone(), hub.clone());
         let pilot = control::PilotSeat {
             journal: journal.clone(),
             board: board.clone(),
             // It is what it is there for.
             measures: true,
             latencies: Arc::new(move || seen.latencies()),
+            sees: Arc::new(move || watched.connected().0 > 0),
         };
         let holders = Arc::new(hub.clone());
         let control::Started { supervisor, supervising } =

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::AppError;
 use crate::config::{Config, RuntimeConfig};
-use crate::pilot::{Board, Journal, Latencies, Pilot};
+use crate::pilot::{Board, Journal, Latencies, Pilot, Sees};
 use crate::pool::{Pool, Suspicion};
 use crate::replica::{Hostname, Share};
 use crate::runtime::Runtime;
@@ -32,6 +32,7 @@ pub(super) struct PilotSeat {
     pub(super) journal: Journal,
     pub(super) board: Board,
     pub(super) latencies: Latencies,
+    pub(super) sees: Sees,
     /// Are replicas measured even if nothing is decided by that?
     pub(super) measures: bool,
 }
@@ -82,8 +83,8 @@ impl Start<'_> {
             supervisor = supervisor.with_holders(holders);
         }
         if let Some(usage) = usage {
-            let PilotSeat { journal, board, latencies, .. } = self.pilot;
-            tokio::spawn(Pilot::new(&self.config.pilot, handle.clone(), journal, board, latencies).run(usage));
+            let PilotSeat { journal, board, latencies, sees, .. } = self.pilot;
+            tokio::spawn(Pilot::new(&self.config.pilot, handle.clone(), journal, board, latencies, sees).run(usage));
         }
         Ok(Started { supervisor: handle, supervising: tokio::spawn(supervisor.run()) })
     }

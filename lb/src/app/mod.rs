@@ -175,6 +175,7 @@ impl App {
                     board: board.clone(),
                     measures: false,
                     latencies: Arc::new(move || latencies.latencies()),
+                    sees: Arc::new(|| true),
                 };
                 control::start(&config, pool, suspicions, None, pilot).await?
             }

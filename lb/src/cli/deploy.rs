@@ -61,6 +61,15 @@ pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
         Err(error) => return super::failure(&error),
     };
     let began = Instant::now();
+    let progress = || {
+        let answer = ask(config, "GET", "/api/v1/deploy", "")?;
+        serde_json::from_str::<Option<Progress>>(&answer).map_err(|error| error.to_string())
+    };
+    // The one before may still be shown while this one waits for its turn.
+    let before = match progress() {
+        Ok(progress) => progress.map_or(0, |progress| progress.seq),
+        Err(error) => return super::failure(&error),
+    };
     if let Err(error) = ask(config, "POST", "/api/v1/deploy", &body.to_string()) {
         return super::failure(&error);
     }
@@ -69,10 +78,8 @@ pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
     }
     let mut said = String::new();
     while began.elapsed() < PATIENCE {
-        let progress = ask(config, "GET", "/api/v1/deploy", "")
-            .and_then(|answer| serde_json::from_str::<Option<Progress>>(&answer).map_err(|error| error.to_string()));
-        match progress {
-            Ok(Some(progress)) => {
+        match progress() {
+            Ok(Some(progress)) if progress.seq > before => {
                 let line = line(&progress);
                 if line != said {
                     step(&line, began);
@@ -87,7 +94,10 @@ pub(super) fn run(config: &Config, matches: &ArgMatches) -> ExitCode {
                     Rollout::RollingOut | Rollout::RollingBack => {}
                 }
             }
-            Ok(None) => return super::failure(&"the fleet knows of no rolling update: its agent was restarted"),
+            Ok(None) if before > 0 || !said.is_empty() => {
+                return super::failure(&"the fleet knows of no rolling update any more: its agent was restarted");
+            }
+            Ok(_) => {}
             // The agent may be away for a moment.
             Err(error) => step(&error, began),
         }

@@ -180,7 +180,7 @@ impl Setting {
 
     /// Is its value to be kept out of sight?
     pub fn is_secret(&self) -> bool {
-        matches!(self.key, "agent_token" | "control_token" | "sticky_secret")
+        matches!(self.key, "agent_token" | "control_token" | "replica_env" | "sticky_secret")
     }
 
     /// Its flag, without the dashes in front.

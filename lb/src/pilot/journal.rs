@@ -36,6 +36,9 @@ pub struct Entry {
     pub reason: String,
     /// Only told, not carried out?
     pub dry_run: bool,
+    /// How often a dry run has said the same again.
+    #[serde(default)]
+    pub repeated: u32,
     /// What came of it: `done`, or why not; `null` while it is being carried out.
     pub outcome: Option<String>,
 }
@@ -53,14 +56,25 @@ impl Journal {
     pub fn enter(&self, kind: Kind, decision: String, reason: String, dry_run: bool) -> u64 {
         let mut entries = self.entries();
         let (count, kept) = &mut *entries;
+        // What a dry run says again and again is one entry, with its latest reason.
+        let is_same = |last: &&mut Entry| dry_run && last.dry_run && last.kind == kind && last.decision == decision;
+        if let Some(last) = kept.back_mut().filter(is_same) {
+            (last.reason, last.repeated) = (reason, last.repeated + 1);
+            return last.seq;
+        }
         *count += 1;
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let outcome = dry_run.then(|| "not carried out: dry run".to_owned());
-        kept.push_back(Entry { seq: *count, at, kind, decision, reason, dry_run, outcome });
+        kept.push_back(Entry { seq: *count, at, kind, decision, reason, dry_run, repeated: 0, outcome });
         if kept.len() > KEPT {
             kept.pop_front();
         }
         *count
+    }
+
+    /// Was the entry made before, and is only repeated?
+    pub fn is_repeated(&self, seq: u64) -> bool {
+        self.entries().1.iter().any(|entry| entry.seq == seq && entry.repeated > 0)
     }
 
     /// Says what came of a decision.
@@ -94,5 +108,17 @@ mod tests {
         assert_eq!(list[0].outcome.as_deref(), Some("done"));
         assert!(list[1].dry_run && list[1].outcome.is_some());
         assert_eq!(list[2].outcome, None);
+    }
+
+    #[test]
+    fn a_dry_run_that_repeats_itself_pushes_nobody_out() {
+        let journal = Journal::default();
+        let enter = |reason: &str| journal.enter(Kind::Scale, "1 -> 2 replicas".into(), reason.into(), true);
+        assert_eq!((enter("a"), enter("b"), enter("c")), (1, 1, 1));
+        let list = journal.list();
+        assert_eq!((list.len(), list[0].reason.as_str(), list[0].repeated), (1, "c", 2));
+        assert!(journal.is_repeated(1));
+        journal.enter(Kind::Scale, "1 -> 3 replicas".into(), String::new(), true);
+        assert_eq!((enter("d"), journal.is_repeated(3)), (3, false), "something else came in between");
     }
 }

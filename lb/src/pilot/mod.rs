@@ -29,7 +29,7 @@ mod window;
 
 pub use figures::{Board, Figures};
 pub use journal::{Entry, Journal, Kind};
-pub use task::{Latencies, Pilot, PilotConfig};
+pub use task::{Latencies, Pilot, PilotConfig, Sees};
 
 /// A time as reasons name it: `12 ms`, `0.4 ms`, `1.5 s`, `5 min`.
 fn time(time: Duration) -> String {

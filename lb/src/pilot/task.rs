@@ -53,6 +53,9 @@ impl PilotConfig {
 /// Gives responses by latency, cumulative, by the bounds of [`LATENCY_BOUNDS`].
 pub type Latencies = Arc<dyn Fn() -> Vec<u64> + Send + Sync>;
 
+/// Is anybody there to tell of the load? Without, nothing is decided: no load that is heard of is not no load.
+pub type Sees = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What is known of one replica beside what its cells count.
 struct Known {
     usage: Option<(Measured, Option<f64>)>,
@@ -75,11 +78,13 @@ pub struct Pilot {
     journal: Journal,
     board: Board,
     latencies: Latencies,
+    sees: Sees,
     scaler: Option<(Scaler, bool)>,
     outliers: Option<(Outliers, bool)>,
     weigher: Option<Weigher>,
     known: HashMap<Generation, Known>,
-    counted: Option<(Instant, u64, i64)>,
+    /// When, how many each had answered, and how many requests were in flight.
+    counted: Option<(Instant, HashMap<Generation, u64>, i64)>,
     histogram: VecDeque<(Instant, Vec<u64>)>,
     adding: bool,
     settled: (mpsc::Sender<Settled>, mpsc::Receiver<Settled>),
@@ -93,12 +98,14 @@ impl Pilot {
         journal: Journal,
         board: Board,
         latencies: Latencies,
+        sees: Sees,
     ) -> Self {
         Self {
             supervisor,
             journal,
             board,
             latencies,
+            sees,
             scaler: config.scale.map(|(config, dry_run)| (Scaler::new(config), dry_run)),
             outliers: config.outliers.map(|(config, dry_run)| (Outliers::new(config), dry_run)),
             weigher: config.weigh.map(Weigher::new),
@@ -163,6 +170,10 @@ impl Pilot {
         let Some(Decision { from, to, reason }) = scaler.observe(&sample, now) else { return };
         let dry_run = *dry_run;
         let seq = self.journal.enter(Kind::Scale, format!("{from} -> {to} replicas"), reason.clone(), dry_run);
+        if dry_run && self.journal.is_repeated(seq) {
+            scaler.failed(now);
+            return;
+        }
         let would = if dry_run { "would be " } else { "" };
         tracing::info!(from, to, dry_run, "autoscale: N {would}{from} -> {to}: {reason}");
         if dry_run {
@@ -181,14 +192,16 @@ impl Pilot {
     fn sample(&mut self, status: &Status, now: Instant) -> Sample {
         let replicas = || status.members.iter().filter_map(|member| member.replica.as_deref());
         let in_flight: u64 = replicas().map(|replica| u64::from(replica.in_flight())).sum();
-        let done: u64 = replicas().map(Replica::served).sum();
+        let done: HashMap<_, _> = replicas().map(|replica| (replica.generation, replica.served())).collect();
         let ready = status.members.iter().filter(|member| member.view.desired && member.is_ready()).count();
-        let rate = match self.counted {
-            Some((at, before, held)) if now > at => {
-                // What has come is what has gone, and what is there now and was not before. Replicas that have left take
-                // their counts along.
-                let came = (done as i64 - before as i64) + (in_flight as i64 - held);
-                came.max(0) as f64 / (now - at).as_secs_f64()
+        let rate = match &self.counted {
+            Some((at, before, held)) if now > *at => {
+                // What has come is what has gone, and what is there now and was not before.
+                let gone = |(generation, done): (&Generation, &u64)| {
+                    done.saturating_sub(before.get(generation).copied().unwrap_or_default())
+                };
+                let came = done.iter().map(gone).sum::<u64>() as i64 + (in_flight as i64 - held);
+                came.max(0) as f64 / (now - *at).as_secs_f64()
             }
             _ => 0.0,
         };
@@ -206,7 +219,7 @@ impl Pilot {
             rate,
             p99: self.p99(now),
             cpu: (!used.is_empty()).then(|| used.iter().sum::<f64>() / used.len() as f64),
-            busy: status.busy || self.adding,
+            busy: status.busy || self.adding || !(self.sees)(),
         }
     }
 

@@ -29,6 +29,7 @@ const RING_ID: &str = "ringkeeper.ring-id";
 const GENERATION: &str = "ringkeeper.generation";
 const DEPLOYED: &str = "ringkeeper.deployed";
 const PROMOTED: &str = "ringkeeper.promoted";
+const INSTEAD_OF: &str = "ringkeeper.instead-of";
 
 /// The first answer of the engine may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,7 +81,7 @@ impl Docker {
         Ok(Self { engine, options })
     }
 
-    fn body(&self, Launch { spec, template, promoted }: &Launch) -> ContainerCreateBody {
+    fn body(&self, Launch { spec, template, promoted, instead_of }: &Launch) -> ContainerCreateBody {
         let hostname = spec.hostname.to_string();
         let label = |name: &str, value: String| (name.to_owned(), value);
         let endpoint = EndpointSettings { aliases: Some(vec![hostname.clone()]), ..Default::default() };
@@ -96,6 +97,7 @@ impl Docker {
             let mark = Deployed { template: Template::clone(template), instead_of: self.options.configured.clone() };
             labels.extend(serde_json::to_string(&mark).ok().map(|mark| label(DEPLOYED, mark)));
         }
+        labels.extend(instead_of.map(|generation| label(INSTEAD_OF, generation.to_string())));
         if !promoted.is_empty() {
             labels.extend(serde_json::to_string(promoted).ok().map(|promoted| label(PROMOTED, promoted)));
         }
@@ -180,6 +182,7 @@ impl Docker {
         let labels = container.labels.as_ref()?;
         let spec = spec(labels)?;
         let deployed = labels.get(DEPLOYED).and_then(|mark| serde_json::from_str(mark).ok());
+        let instead_of = labels.get(INSTEAD_OF).and_then(|text| text.parse().ok()).map(Generation);
         let promoted = labels.get(PROMOTED).and_then(|promoted| serde_json::from_str(promoted).ok());
         let running =
             matches!(container.state, Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED));
@@ -192,6 +195,7 @@ impl Docker {
             started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(created),
             deployed,
             promoted: promoted.unwrap_or_default(),
+            instead_of,
         })
     }
 }
@@ -264,6 +268,7 @@ impl Runtime for Docker {
                 started_at: SystemTime::now(),
                 deployed: None,
                 promoted: Vec::new(),
+                instead_of: None,
             }),
             Err(error) => {
                 if let Err(left) = self.remove(&id).await {

@@ -85,6 +85,7 @@ impl Runtime for Fake {
             started_at: SystemTime::now(),
             deployed: None,
             promoted: Vec::new(),
+            instead_of: None,
         };
         state.alive.insert(spec.generation, instance.clone());
         Ok(instance)

@@ -31,6 +31,7 @@ impl Fixed {
                 started_at,
                 deployed: None,
                 promoted: Vec::new(),
+                instead_of: None,
             })
             .collect();
         Self { members }

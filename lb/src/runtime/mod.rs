@@ -51,6 +51,8 @@ pub struct Instance {
     pub deployed: Option<Box<Deployed>>,
     /// What [`Launch::promoted`] was at its launch, where that is kept.
     pub promoted: Vec<(Generation, ReplicaId)>,
+    /// What [`Launch::instead_of`] was at its launch, where that is kept.
+    pub instead_of: Option<Generation>,
 }
 
 /// What a runtime noticed by itself; faster than any probe.

@@ -184,6 +184,7 @@ impl Runtime for Process {
             started_at: SystemTime::now(),
             deployed: None,
             promoted: Vec::new(),
+            instead_of: None,
         };
         let (stops, asked) = mpsc::channel(QUEUE);
         lock(&self.children).insert(spec.generation, Running { instance: instance.clone(), stops });

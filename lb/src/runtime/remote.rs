@@ -79,7 +79,9 @@ impl RemoteMember {
 /// All that the agent tells of, by generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
-    /// Which of the agent's states this is.
+    /// Which run of the agent says so.
+    pub instance: Arc<str>,
+    /// Which of that run's states this is.
     pub epoch: u64,
     /// The replicas.
     pub members: Arc<[RemoteMember]>,

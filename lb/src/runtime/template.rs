@@ -34,6 +34,8 @@ pub struct Launch {
     /// Spares that have taken over ring numbers since they were launched. A runtime that keeps identities keeps these with
     /// the new replica: who has the list of the youngest one knows all numbers that others have not been launched with.
     pub promoted: Vec<(Generation, ReplicaId)>,
+    /// Whose place it is to take once it has answered, if a rolling update starts it beside that one.
+    pub instead_of: Option<Generation>,
 }
 
 /// The mark of a rolling update on what it has started, so that a restarted agent goes on with the same.

@@ -6,6 +6,7 @@
 //! who is ready.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
@@ -61,6 +62,7 @@ pub struct Follower {
     heartbeat: HeartbeatConfig,
     rng: StdRng,
     members: BTreeMap<Generation, Followed>,
+    instance: Arc<str>,
     epoch: u64,
     detached: Option<String>,
     actions: Vec<Action>,
@@ -73,6 +75,7 @@ impl Follower {
             heartbeat,
             rng: StdRng::seed_from_u64(seed),
             members: BTreeMap::new(),
+            instance: "".into(),
             epoch: 0,
             detached: Some("not yet".into()),
             actions: Vec::new(),
@@ -84,6 +87,9 @@ impl Follower {
         match event {
             Event::Runtime(RuntimeEvent::Members(membership)) => self.follow(membership, now),
             Event::Runtime(RuntimeEvent::Detached(reason)) => {
+                if self.detached.is_none() {
+                    self.doubt_those_that_were_out(now);
+                }
                 self.detached = Some(reason);
                 self.settle(now);
             }
@@ -136,7 +142,7 @@ impl Follower {
 
     /// What is heard of the agent.
     pub fn link(&self) -> LinkStatus {
-        LinkStatus { epoch: self.epoch, detached: self.detached.clone() }
+        LinkStatus { instance: Arc::clone(&self.instance), epoch: self.epoch, detached: self.detached.clone() }
     }
 
     /// Everything there is, oldest first, for status output.
@@ -171,8 +177,8 @@ impl Follower {
 
     // ---- what the agent says
 
-    fn follow(&mut self, Membership { epoch, members }: Membership, now: Instant) {
-        self.epoch = epoch;
+    fn follow(&mut self, Membership { instance: run, epoch, members }: Membership, now: Instant) {
+        (self.instance, self.epoch) = (run, epoch);
         self.detached = None;
         let layout = self.layout();
         let told: BTreeMap<Generation, &RemoteMember> = members.iter().map(|one| (one.generation, one)).collect();
@@ -183,13 +189,18 @@ impl Follower {
         };
         let gone: Vec<_> =
             self.members.iter().filter(|(_, known)| !is_same(known)).map(|(generation, _)| *generation).collect();
+        // Who comes is in before those that go are out.
+        let (mut leaving, mut left) = (Vec::new(), Vec::new());
         for generation in gone {
-            if self.members.get(&generation).is_some_and(|known| known.instance.is_some()) {
-                self.say(generation, Health::Draining);
-            }
+            // Published no more, it is out of everybody's sight.
+            left.push(Action::Gone { generation });
             self.members.remove(&generation);
-            self.actions.push(Action::Gone { generation });
         }
+        // One that was started anew under the same number is another one: it must be forgotten first.
+        let (again, left): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|action| matches!(action, Action::Gone { generation } if told.contains_key(generation)));
+        self.actions.extend(again);
         for remote in members.iter() {
             let known = self.members.entry(remote.generation).or_insert_with(|| Followed::new(remote.clone()));
             let was_ready = known.remote.state == Standing::Ready;
@@ -200,12 +211,12 @@ impl Follower {
                 if known.instance.take().is_some() {
                     known.probe = Probe::Off;
                     let health = if remote.state == Standing::Lost { Health::Lost } else { Health::Draining };
-                    self.say(remote.generation, health);
+                    leaving.push((remote.generation, health));
                 }
             } else if let Some(instance) = &mut known.instance {
                 instance.spec = remote.spec();
-            } else if answers {
-                known.instance = instance(remote);
+            } else if answers && let Some(instance) = instance(remote) {
+                known.instance = Some(instance);
                 known.probe = Probe::Due(now + self.heartbeat.interval);
             }
             // The agent has just seen that it answers: what speaks against it here may be out of date.
@@ -218,6 +229,28 @@ impl Follower {
             self.actions.push(Action::Publish);
         }
         self.settle(now);
+        for (generation, health) in leaving {
+            self.say(generation, health);
+        }
+        self.actions.extend(left);
+    }
+
+    /// Is it in rotation from the moment that it is published?
+    pub fn starts_ready(&self, generation: Generation) -> bool {
+        self.members.get(&generation).is_some_and(|member| self.health(member) == Health::Ready)
+    }
+
+    /// From here on heartbeats alone tell who is ready, and whoever was not has to answer one first.
+    fn doubt_those_that_were_out(&mut self, now: Instant) {
+        let was_out = |member: &Followed| matches!(member.remote.state, Standing::Unready | Standing::Lost);
+        let out: Vec<_> =
+            self.members.iter().filter(|(_, member)| was_out(member)).map(|(generation, _)| *generation).collect();
+        for generation in out {
+            if let Some(member) = self.members.get_mut(&generation).filter(|member| member.verdict == Verdict::Good) {
+                (member.verdict, member.streak) = (Verdict::Refused, Streak::default());
+            }
+            self.probe_now(generation, now);
+        }
     }
 
     /// What a publication depends on.
@@ -394,6 +427,7 @@ fn instance(remote: &RemoteMember) -> Option<Instance> {
         started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(remote.started_at.unwrap_or_default()),
         deployed: None,
         promoted: Vec::new(),
+        instead_of: None,
     })
 }
 

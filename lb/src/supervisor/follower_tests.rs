@@ -41,7 +41,7 @@ impl World {
 
     fn members(&mut self, members: Vec<RemoteMember>) -> Vec<Action> {
         self.epoch += 1;
-        let membership = Membership { epoch: self.epoch, members: Arc::from(members) };
+        let membership = Membership { instance: "run".into(), epoch: self.epoch, members: Arc::from(members) };
         self.tell(Event::Runtime(RuntimeEvent::Members(membership)))
     }
 
@@ -170,6 +170,12 @@ fn without_the_agent_its_last_word_holds_and_heartbeats_tell_who_is_ready() {
     world.members(vec![member(1, Standing::Ready), member(2, Standing::Unready), member(3, Standing::Draining)]);
     let actions = world.detach();
     assert!(!actions.contains(&Action::Publish));
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::Probe { generation: Generation(2), .. })),
+        "{actions:?}"
+    );
+    assert_eq!(world.ready(), [1], "it has to answer first");
+    world.probe(1, true);
     assert_eq!(world.ready(), [1, 2], "whoever answers is ready");
     assert_eq!(world.follower.listing().n, 2);
     for _ in 0..3 {

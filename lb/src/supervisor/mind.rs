@@ -8,7 +8,7 @@ use super::LinkStatus;
 use super::fleet::{Action, Event, Fleet, Listing, MemberView, Progress};
 use super::follower::Follower;
 use crate::placement::Place;
-use crate::replica::Share;
+use crate::replica::{Generation, Share};
 use crate::runtime::Instance;
 
 pub(super) enum Mind {
@@ -35,6 +35,14 @@ impl Mind {
         match self {
             Self::Fleet(fleet) => fleet.published().collect(),
             Self::Follower(follower) => follower.published().collect(),
+        }
+    }
+
+    /// Is it in rotation from the moment that it is published?
+    pub(super) fn starts_ready(&self, generation: Generation) -> bool {
+        match self {
+            Self::Fleet(fleet) => fleet.starts_ready(generation),
+            Self::Follower(follower) => follower.starts_ready(generation),
         }
     }
 

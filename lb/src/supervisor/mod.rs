@@ -50,7 +50,9 @@ pub struct Status {
 /// What a balancer knows of the agent that it follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Which of the agent's states is served; 0 before the first.
+    /// Which run of the agent has told it.
+    pub instance: Arc<str>,
+    /// Which of that run's states is served; 0 before the first.
     pub epoch: u64,
     /// Why the agent can't be heard; `None` while it is.
     pub detached: Option<String>,
@@ -68,7 +70,7 @@ pub struct MemberStatus {
 impl Status {
     /// Why not every desired replica is ready; `None` if they all are.
     pub fn unready_reason(&self) -> Option<String> {
-        if let Some(LinkStatus { epoch: 0, detached: Some(reason) }) = &self.link {
+        if let Some(LinkStatus { epoch: 0, detached: Some(reason), .. }) = &self.link {
             return Some(format!("the agent has not told yet which replicas there are ({reason})"));
         }
         let desired = || self.members.iter().filter(|member| member.view.desired);

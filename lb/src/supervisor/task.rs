@@ -293,8 +293,9 @@ impl<R: Runtime> Supervisor<R> {
                 let replica = self.replicas.get(&generation).cloned();
                 if let Some(holders) = &self.holders {
                     let released = holders.released(generation);
+                    let limit = self.config.drain_timeout;
                     return self.spawn(async move {
-                        released.await;
+                        let _ = tokio::time::timeout(limit, released).await;
                         Event::Drained { generation }
                     });
                 }
@@ -373,7 +374,12 @@ impl<R: Runtime> Supervisor<R> {
             }
             let replica = self.replicas.entry(instance.spec.generation).or_insert_with(|| {
                 let pin = self.pool.pin(&instance.spec.hostname, &instance.id.0);
-                Arc::new(Replica::new(&instance.spec, addr, self.pool.load()).with_pin(pin))
+                let replica = Replica::new(&instance.spec, addr, self.pool.load()).with_pin(pin);
+                // It takes over from another in this very publication, maybe.
+                if self.fleet.starts_ready(instance.spec.generation) {
+                    replica.set_health(Health::Ready);
+                }
+                Arc::new(replica)
             });
             replica.set_share(share);
             members.push(Arc::clone(replica));

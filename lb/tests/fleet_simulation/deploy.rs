@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lb::replica::Generation;
-use lb::runtime::{InstanceId, RuntimeEvent};
+use lb::runtime::{InstanceId, RuntimeEvent, Template};
 use lb::supervisor::fleet::{Change, Event, Fleet, FleetConfig, Notice, Order, Refusal, Rollout};
 
 use crate::world::{World, boot, boot_with_spares, config};
@@ -70,7 +70,7 @@ fn what_does_not_get_ready_is_rolled_back() {
             assert!(matches!(&world.answers[0], Err(Refusal::RolledBack(_))), "{:?}", world.answers);
             world.run(Duration::from_secs(30));
             world.assert_recovered();
-            assert_eq!(published(&world), (vec![String::new(); 3], vec![1, 2, 3]), "{image}: as before");
+            assert_eq!(published(&world), (vec!["v1".to_owned(); 3], vec![1, 2, 3]), "{image}: as before");
             let progress = world.fleet.progress().unwrap();
             assert_eq!((progress.state, progress.done), (Rollout::RolledBack, 3), "{image}");
             assert!(progress.reason.is_some());
@@ -96,7 +96,7 @@ fn an_update_that_fails_half_way_takes_back_what_it_has_brought() {
     world.tell(Event::Runtime(RuntimeEvent::Died { generation: newest, reason: "exited with status 1".into() }));
     world.run(Duration::from_secs(60));
     assert!(matches!(&world.answers[0], Err(Refusal::RolledBack(reason)) if reason.contains("exited with status 1")));
-    assert_eq!(published(&world), (vec![String::new(); 3], vec![1, 2, 3]));
+    assert_eq!(published(&world), (vec!["v1".to_owned(); 3], vec![1, 2, 3]));
     world.assert_recovered();
 }
 
@@ -150,4 +150,75 @@ fn an_ejected_replica_finishes_its_requests_while_another_starts() {
     assert_eq!(world.answers[1], Err(Refusal::NoneToEject(Generation(2))));
     world.run(Duration::from_secs(30));
     world.assert_recovered();
+}
+
+#[test]
+fn an_image_that_dies_after_it_has_settled_is_rolled_back_as_well() {
+    let mut world = boot(6);
+    world.run(Duration::from_secs(2));
+    deploy(&mut world, "v2");
+    while world.fleet.progress().is_none_or(|progress| progress.done < 2) {
+        assert!(world.step(world.now + Duration::from_secs(60)));
+    }
+    // The first of them, which has stayed ready for longer than the others wait.
+    let first =
+        world.fleet.published().filter(|(one, _)| world.images[&one.id] == "v2").map(|(one, _)| one.spec.generation);
+    let first = first.min().unwrap();
+    world.alive.remove(&InstanceId(format!("i{first}")));
+    world.tell(Event::Runtime(RuntimeEvent::Died { generation: first, reason: "exited with status 1".into() }));
+    world.run(Duration::from_secs(60));
+    assert!(matches!(&world.answers[0], Err(Refusal::RolledBack(_))), "{:?}", world.answers);
+    assert_eq!(published(&world), (vec!["v1".to_owned(); 3], vec![1, 2, 3]));
+    world.assert_recovered();
+}
+
+#[test]
+fn an_agent_that_ends_during_an_update_keeps_those_that_have_answered() {
+    for surge in [1, 3] {
+        let mut world = World::new(7);
+        world.fleet = Fleet::new(FleetConfig { max_surge: surge, ..config() }, 7);
+        world.tell(Event::Listed { asked: world.now, instances: Vec::new() });
+        world.run(Duration::from_secs(2));
+        let before: BTreeSet<_> = world.alive.keys().cloned().collect();
+        deploy(&mut world, "hangs");
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.alive.len(), 3 + surge);
+
+        let mut again = World::new(8);
+        (again.alive, again.images, again.now) = (world.alive.clone(), world.images.clone(), world.now);
+        let instances = again.alive.values().cloned().collect();
+        again.tell(Event::Listed { asked: again.now, instances });
+        let kept: BTreeSet<_> = again
+            .fleet
+            .view(again.now, std::time::SystemTime::UNIX_EPOCH)
+            .into_iter()
+            .filter(|member| member.desired)
+            .map(|member| member.instance.unwrap().id)
+            .collect();
+        assert_eq!(kept, before, "those that serve");
+        again.run(Duration::from_secs(30));
+        assert_eq!(again.launches, 0);
+        again.assert_recovered();
+    }
+}
+
+#[test]
+fn what_can_not_be_changed_is_refused() {
+    let mut world = World::new(9);
+    world.fleet = Fleet::new(FleetConfig { template: Template::default(), ..config() }, 9);
+    world.tell(Event::Listed { asked: world.now, instances: Vec::new() });
+    world.run(Duration::from_secs(2));
+    let env = |name: &str| Change { env: Some([(name.to_owned(), String::new())].into()), ..Change::default() };
+    for change in [
+        Change { image: Some("v2".into()), ..Change::default() },
+        Change { command: Some(Vec::new()), ..Change::default() },
+        env("PORT"),
+        env("SERVER_ID"),
+        env(""),
+    ] {
+        // These replicas are processes: their template has no image.
+        world.order(Order::Deploy(change.clone()));
+        assert!(matches!(world.answers.last(), Some(Err(Refusal::BadChange(_)))), "{change:?}");
+    }
+    assert_eq!(world.fleet.progress(), None);
 }

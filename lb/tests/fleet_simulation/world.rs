@@ -23,7 +23,7 @@ pub(crate) fn config() -> FleetConfig {
         min_replicas: 0,
         max_replicas: Some(12),
         spares: 0,
-        template: Template::default(),
+        template: Template { image: "v1".into(), ..Template::default() },
         max_surge: 1,
         settle: Duration::from_secs(1),
         places: RingConfig::default().capacity(),
@@ -116,6 +116,7 @@ pub(crate) fn instance(spec: &ReplicaSpec) -> Instance {
         started_at: SystemTime::UNIX_EPOCH,
         deployed: None,
         promoted: Vec::new(),
+        instead_of: None,
     }
 }
 
@@ -202,7 +203,7 @@ impl World {
     pub(crate) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Launch(launch) => {
-                let Launch { spec, template, promoted } = launch;
+                let Launch { spec, template, promoted, instead_of } = launch;
                 self.launches += 1;
                 let generation = spec.generation;
                 let after = self.millis(5..400);
@@ -213,7 +214,7 @@ impl World {
                     };
                     return self.result(after, Event::Launched { generation, result: Err(error) });
                 }
-                let started = Instance { promoted, ..instance(&spec) };
+                let started = Instance { promoted, instead_of, ..instance(&spec) };
                 if template.image == "crashes" {
                     let dies = after + Duration::from_millis(100);
                     self.later(dies, What::Ended(started.id.clone()));

@@ -51,6 +51,23 @@ impl Fleet {
         }
     }
 
+    /// Removes what runs and is not wanted, but lets it finish its requests: balancers may still have some for it.
+    fn let_go(&mut self, instance: Instance, now: Instant) {
+        let Instance { spec, .. } = &instance;
+        let generation = spec.generation;
+        let is_taken = self.members.contains_key(&generation) || self.is_used(&spec.hostname);
+        if !instance.running || instance.addr.is_none() || is_taken {
+            return self.remove_stray(instance);
+        }
+        self.last_generation = self.last_generation.max(generation.0);
+        self.act(Action::Report(Notice::Stray { replica: spec.clone() }));
+        let phase = Phase::Draining { deadline: now + self.config.drain_timeout };
+        let mut member = Member::new(spec.clone(), generation.0, Standing::Leaving, phase);
+        (member.up_at, member.instance) = (Some(now), Some(instance));
+        self.members.insert(generation, member);
+        self.act(Action::Drain { generation });
+    }
+
     fn remove_stray(&mut self, instance: Instance) {
         self.last_generation = self.last_generation.max(instance.spec.generation.0);
         let Instance { spec, id, .. } = instance;
@@ -71,8 +88,21 @@ impl Fleet {
             instance.spec.id = promoted.get(&instance.spec.generation).copied().unwrap_or(NO_NUMBER);
         }
         let promoted = self.number(&mut instances, promoted);
+        // One that a rolling update has started beside another may never have answered; that other one has.
+        let runs = |generation| instances.iter().any(|one| one.spec.generation == generation && one.running);
+        let unproven: BTreeSet<_> = instances
+            .iter()
+            .filter(|instance| instance.instead_of.is_some_and(runs))
+            .map(|instance| instance.spec.generation)
+            .collect();
+        // And a spare that has taken a number over did so because its holder had failed.
+        let rank = |instance: &Instance| {
+            let generation = instance.spec.generation;
+            (unproven.contains(&generation), !promoted.contains_key(&generation), std::cmp::Reverse(generation))
+        };
+        instances.sort_by_key(rank);
         let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::<Hostname>::new());
-        let (mut kept, mut spares) = (Vec::new(), 0);
+        let (mut kept, mut strays, mut spares) = (Vec::new(), Vec::new(), 0);
         for instance in instances {
             let is_spare = instance.spec.id == NO_NUMBER;
             let fits = is_spare || (1..=self.config.places as u32).contains(&instance.spec.id.0);
@@ -88,7 +118,7 @@ impl Fleet {
                 names.insert(instance.spec.hostname.clone());
                 kept.push(instance);
             } else {
-                self.remove_stray(instance);
+                strays.push(instance);
             }
         }
         let found = !kept.is_empty();
@@ -119,6 +149,9 @@ impl Fleet {
                 self.launch(generation, now);
             }
             self.top_up_spares(now);
+        }
+        for stray in strays {
+            self.let_go(stray, now);
         }
         // Their places on the ring are taken from the start, in order.
         self.act(Action::Publish);

@@ -21,6 +21,8 @@ use crate::runtime::Template;
 
 /// How often the start of a replica is tried while an update is rolled back.
 const BACK_TRIES: u32 = 3;
+/// So many replicas of an update may not fail while it goes on, however late.
+const MOST_FAILURES: u32 = 3;
 
 /// What a rolling update changes of the template; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,26 @@ pub struct Change {
 }
 
 impl Change {
+    /// Can `template` be changed so? The error says what is wrong.
+    fn check(&self, template: &Template) -> Result<(), String> {
+        if self.image.as_ref().is_some_and(|image| image.is_empty() || image.contains(char::is_whitespace)) {
+            return Err("the image's name is empty, or has blanks in it".into());
+        }
+        if self.image.is_some() && template.image.is_empty() {
+            return Err("replicas are processes, which have no image; give a command or an environment".into());
+        }
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            return Err("the command is empty; expected a program and its arguments".into());
+        }
+        let is_bad = |name: &&String| name.is_empty() || name.contains('=') || OWN_VARIABLES.contains(&name.as_str());
+        match self.env.iter().flat_map(BTreeMap::keys).find(is_bad) {
+            Some(name) => {
+                Err(format!("'{name}' can't be set in the environment; SERVER_ID and PORT are the fleet's own"))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn of(&self, template: &Template) -> Template {
         let mut changed = template.clone();
         changed.image = self.image.clone().unwrap_or(changed.image);
@@ -63,6 +85,8 @@ pub enum Rollout {
 /// How a rolling update stands, or how the last one ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// Counts the updates of this run of the agent.
+    pub seq: u64,
     /// What replicas are started from: an image or a command.
     pub template: String,
     /// Where it stands.
@@ -76,6 +100,9 @@ pub struct Progress {
     /// Why it failed.
     pub reason: Option<String>,
 }
+
+/// Environment variables that replicas get in any case.
+const OWN_VARIABLES: [&str; 2] = ["SERVER_ID", "PORT"];
 
 #[derive(Debug, Clone, Copy)]
 struct Pair {
@@ -94,6 +121,8 @@ pub(super) struct Deploying {
     back: Option<(String, u32)>,
     pairs: Vec<Pair>,
     total: usize,
+    /// Of those that the update has brought.
+    failures: u32,
     /// Until when the last ones that were brought have to stay ready.
     settling: Option<Instant>,
 }
@@ -117,6 +146,7 @@ impl Fleet {
     }
 
     pub(super) fn deploy(&mut self, ticket: Ticket, change: &Change, now: Instant) -> Result<(), Refusal> {
+        change.check(&self.template).map_err(Refusal::BadChange)?;
         let target = Arc::new(change.of(&self.template));
         let total = self.desired().count();
         if total == 0 {
@@ -126,10 +156,25 @@ impl Fleet {
         self.act(Action::Report(Notice::Deploying { template: template.clone(), replicas: total }));
         // What fails meanwhile is replaced by what was before, under its own number.
         let release = self.release + 1;
-        self.deploying =
-            Some(Deploying { ticket, target, release, back: None, pairs: Vec::new(), total, settling: None });
-        self.progress =
-            Some(Progress { template, state: Rollout::RollingOut, done: 0, total, starting: Vec::new(), reason: None });
+        self.deploying = Some(Deploying {
+            ticket,
+            target,
+            release,
+            back: None,
+            pairs: Vec::new(),
+            total,
+            failures: 0,
+            settling: None,
+        });
+        self.progress = Some(Progress {
+            seq: release,
+            template,
+            state: Rollout::RollingOut,
+            done: 0,
+            total,
+            starting: Vec::new(),
+            reason: None,
+        });
         self.deploy_on(now);
         Ok(())
     }
@@ -143,8 +188,11 @@ impl Fleet {
         deploying.settling = None;
         let (target, back) = (deploying.release, deploying.back.is_some());
         // One that has taken over before it was ready has to show yet that it gets there.
-        let unsettled = self.desired().filter(|member| member.release == Some(target) && !back);
-        if unsettled.into_iter().any(|member| member.ready_for(now).is_none_or(|ready| ready < self.config.settle)) {
+        let is_settled = |member: &Member| match member.phase {
+            Phase::Ready { since } => now - since >= self.config.settle,
+            _ => false,
+        };
+        if !back && self.desired().any(|member| member.release == Some(target) && !is_settled(member)) {
             return;
         }
         let is_left = |member: &&Member| (member.release == Some(target)) == back;
@@ -175,7 +223,10 @@ impl Fleet {
         let Pair { old, .. } = deploying.pairs.swap_remove(at);
         deploying.settling = Some(now + self.config.settle);
         let replica = self.members.get(&old).map(|member| (member.spec.clone(), member.share));
+        // Put aside until the new one is in.
+        let before = std::mem::take(&mut self.actions);
         self.drain(old, now);
+        let drain = std::mem::replace(&mut self.actions, before);
         let Some(member) = self.members.get_mut(&new) else { return };
         member.standing = Standing::Desired;
         if let Some((_, share)) = &replica {
@@ -184,6 +235,7 @@ impl Fleet {
         let replacement = member.spec.clone();
         self.act(Action::Publish);
         self.act(Action::Health { generation: new, health: Health::Ready });
+        self.actions.extend(drain);
         self.show_progress();
         if let (Some((replica, _)), Some(progress)) = (replica, &self.progress) {
             let (done, total) = (progress.done, progress.total);
@@ -207,17 +259,28 @@ impl Fleet {
         true
     }
 
+    /// Whose place one that the update starts is to take.
+    pub(super) fn instead_of(&self, new: Generation) -> Option<Generation> {
+        let pairs = self.deploying.iter().flat_map(|deploying| &deploying.pairs);
+        pairs.into_iter().find(|pair| pair.new == new).map(|pair| pair.old)
+    }
+
     /// `spare` has taken the place of `old`, which a rolling update was about to replace: now it is to be replaced.
     pub(super) fn update_instead(&mut self, old: Generation, spare: Generation) {
         let pairs = self.deploying.iter_mut().flat_map(|deploying| &mut deploying.pairs);
         pairs.filter(|pair| pair.old == old).for_each(|pair| pair.old = spare);
     }
 
-    /// Is `failed` one that the update has brought, and that has not settled?
-    pub(super) fn stops_deploy(&self, failed: &Member, now: Instant) -> bool {
-        let Some(deploying) = self.deploying.as_ref().filter(|it| it.back.is_none()) else { return false };
-        let settled = failed.ready_for(now).is_some_and(|ready| ready >= self.config.settle);
-        failed.release == Some(deploying.release) && !settled
+    /// Is `failed` one that the update has brought, and that says something against it? It does if it has failed soon after
+    /// its start, as what it is made from may be why; later, if it is not the only one.
+    pub(super) fn stops_deploy(&mut self, failed: &Member, now: Instant) -> bool {
+        let soon = self.config.settle.max(self.config.backoff.calm);
+        let Some(deploying) = self.deploying.as_mut().filter(|it| it.back.is_none()) else { return false };
+        if failed.release != Some(deploying.release) {
+            return false;
+        }
+        deploying.failures += 1;
+        failed.ready_for(now).is_none_or(|ready| ready < soon) || deploying.failures >= MOST_FAILURES
     }
 
     /// One that the update has started did not get ready; it is gone, or as good as that.

@@ -139,6 +139,11 @@ impl Fleet {
             RuntimeEvent::Died { generation, reason } => self.fail(generation, &reason, Failure::Lost, now),
             RuntimeEvent::Doomed { generation, reason } => self.fail(generation, &reason, Failure::Doomed, now),
             RuntimeEvent::Paused { generation } => {
+                // A spare that is frozen takes over for nobody.
+                let spare = self.members.get_mut(&generation).filter(|member| member.standing == Standing::Spare);
+                if let Some(spare) = spare {
+                    spare.streak.fall();
+                }
                 self.take_out(generation, Health::Lost, "was paused");
                 self.probe_now(generation, now);
             }

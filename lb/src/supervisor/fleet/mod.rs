@@ -198,6 +198,11 @@ impl Fleet {
         published.filter_map(|member| Some((member.instance.as_ref()?, member.share)))
     }
 
+    /// Is it in rotation from the moment that it is published?
+    pub fn starts_ready(&self, generation: Generation) -> bool {
+        self.members.get(&generation).is_some_and(|member| matches!(member.phase, Phase::Ready { .. }))
+    }
+
     /// The places of the desired replicas, ready or not.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         self.desired().map(|member| {

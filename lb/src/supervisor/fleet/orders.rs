@@ -134,6 +134,9 @@ pub enum Refusal {
     /// The one to be ejected is not one of N.
     #[error("there is no replica of generation {0} to be replaced")]
     NoneToEject(Generation),
+    /// A rolling update asks for what can't be done.
+    #[error("{0}")]
+    BadChange(String),
     /// There is nobody to show that an update is good.
     #[error("there are no replicas to update, so nothing would show whether the new ones get ready; add one first")]
     NothingToUpdate,
@@ -278,18 +281,17 @@ impl Fleet {
         // Whoever does not care for the name gets those that are there already.
         let mut spares = self.ready_spares().into_iter();
         for at in 0..n {
-            let generation = match (hostnames.get(at), spares.next()) {
-                (None, Some(spare)) => {
-                    let id = self.lowest_free_id();
-                    self.number_spare(spare, id, Standing::Adding);
-                    spare
-                }
-                (named, _) => {
-                    let hostname = named.cloned().unwrap_or_else(|| self.random_hostname());
-                    let generation = self.enlist(hostname, Standing::Adding, now);
-                    self.launch(generation, now);
-                    generation
-                }
+            let named = hostnames.get(at);
+            let spare = if named.is_none() { spares.next() } else { None };
+            let generation = if let Some(spare) = spare {
+                let id = self.lowest_free_id();
+                self.number_spare(spare, id, Standing::Adding);
+                spare
+            } else {
+                let hostname = named.cloned().unwrap_or_else(|| self.random_hostname());
+                let generation = self.enlist(hostname, Standing::Adding, now);
+                self.launch(generation, now);
+                generation
             };
             generations.push(generation);
         }

@@ -15,8 +15,10 @@ pub(super) const NO_NUMBER: ReplicaId = ReplicaId(0);
 impl Fleet {
     /// Ready spares, the oldest first.
     pub(super) fn ready_spares(&self) -> Vec<Generation> {
-        let is_ready =
-            |member: &&Member| member.standing == Standing::Spare && matches!(member.phase, Phase::Ready { .. });
+        let is_ready = |member: &&Member| {
+            let answers = matches!(member.phase, Phase::Ready { .. }) && !member.streak.is_failing();
+            member.standing == Standing::Spare && answers
+        };
         self.members.values().filter(is_ready).map(|member| member.spec.generation).collect()
     }
 

@@ -16,8 +16,8 @@ impl Fleet {
         member.launched_at = Some(now);
         let (spec, release) = (member.spec.clone(), member.release);
         let template = self.template_of(release);
-        let promoted = self.promoted();
-        self.act(Action::Launch(Launch { spec, template, promoted }));
+        let (promoted, instead_of) = (self.promoted(), self.instead_of(generation));
+        self.act(Action::Launch(Launch { spec, template, promoted, instead_of }));
     }
 
     /// Launches now, or later if too much has failed in a row; gives the delay. What counts is the time since the launch
