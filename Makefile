@@ -6,7 +6,15 @@ SHELL := /bin/bash
 
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
-COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose)
+# The environment that "make up" makes: production, dev or slim.
+PROFILE ?= production
+OVERLAY_dev := docker-compose.dev.yml
+OVERLAY_slim := docker-compose.slim.yml
+COMPOSE_FILES := docker-compose.yml $(OVERLAY_$(PROFILE)) $(wildcard docker-compose.override.yml)
+# Agent and balancer share a secret. It is kept, so that either can be started anew.
+TOKEN_FILE := dist/agent-token
+COMPOSE = LB_AGENT_TOKEN="$${LB_AGENT_TOKEN:-$$(cat $(TOKEN_FILE) 2>/dev/null || echo none)}" $\
+  $(shell docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose) $(addprefix -f ,$(COMPOSE_FILES))
 FLEET ?= ringkeeper
 PORT := $(or $(RINGKEEPER_PORT),5000)
 FUZZ_SECONDS ?= 600
@@ -15,6 +23,8 @@ EXPERIMENT ?= all
 ADMIN_PORT := $(or $(RINGKEEPER_ADMIN_PORT),5001)
 # "host": images hold what cargo builds here; "full": everything is built in Docker.
 export RINGKEEPER_BUILD ?= host
+# Where the host publishes the balancer's admin listener: for developers, to all.
+export RINGKEEPER_ADMIN_ADDRESS ?= $(if $(filter dev,$(PROFILE)),0.0.0.0,127.0.0.1)
 # Open files of the balancer's container: 65536, or what this host allows.
 export RINGKEEPER_NOFILE ?= $(shell most=$$(ulimit -Hn); [ "$$most" != unlimited ] && [ "$$most" -lt 65536 ] && echo "$$most" || echo 65536)
 
@@ -45,12 +55,16 @@ images: need-engine ## Build the images ringkeeper and ringkeeper-server
 	done
 	@docker image ls --format '{{.Repository}}\t{{.Size}}' | awk '/^ringkeeper/ {printf "image %-18s %s\n", $$1, $$2}' | sort
 
-.PHONY: dist need-cargo need-engine need-compose
+.PHONY: dist need-cargo need-engine need-compose need-profile
 dist:
 	@mkdir -p dist && cp $(RELEASE)/lb $(RELEASE)/server dist/
 
-up: need-engine need-compose images ## Start the balancer and its replicas in Docker, on port 5000
-	@$(COMPOSE) up -d --no-build
+up: need-engine need-compose need-profile images $(TOKEN_FILE) ## Start the balancer and its replicas in Docker, on port 5000 (PROFILE=dev, PROFILE=slim)
+	@there=$$(docker inspect -f '{{index .Config.Labels "ringkeeper.environment"}}' ringkeeper-lb 2>/dev/null || true); \
+	if [ -n "$$there" ] && [ "$$there" != $(PROFILE) ]; then \
+	  echo "stopping the environment $$there first: two may not keep the same replicas"; $(COMPOSE) stop -t 20; \
+	fi
+	@$(COMPOSE) up -d --no-build --remove-orphans
 	@printf 'waiting for the replicas'
 	@for try in $$(seq 60); do \
 	  if curl -fsS -m 2 -o /dev/null http://127.0.0.1:$(ADMIN_PORT)/readyz 2>/dev/null; then ready=1; break; fi; \
@@ -58,7 +72,7 @@ up: need-engine need-compose images ## Start the balancer and its replicas in Do
 	done; printf '\n'; \
 	if [ -z "$${ready:-}" ]; then \
 	  echo 'not ready after 30 s:'; curl -sS -m 2 http://127.0.0.1:$(ADMIN_PORT)/readyz || true; \
-	  $(COMPOSE) logs --tail 20 lb; exit 1; \
+	  $(COMPOSE) logs --tail 20; exit 1; \
 	fi
 	@curl -fsS http://127.0.0.1:$(PORT)/rep; echo
 	@printf '\nReady. Try:\n'
@@ -67,13 +81,17 @@ up: need-engine need-compose images ## Start the balancer and its replicas in Do
 	@printf '  docker kill S2 && curl localhost:$(PORT)/rep\n'
 	@printf '  make logs, make down\n'
 
-down: need-engine need-compose ## Remove the balancer, its replicas and the network
+# The secret is nobody else's to read.
+$(TOKEN_FILE):
+	@mkdir -p $(@D); umask 077; head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >$@
+
+down: need-engine need-compose ## Remove the balancer, its replicas and the networks, of any environment
 	@$(COMPOSE) stop -t 20
 	@replicas=$$(docker ps -aq --filter label=ringkeeper.fleet=$(FLEET)); [ -z "$$replicas" ] || docker rm -f $$replicas >/dev/null
 	@$(COMPOSE) down --remove-orphans
 
-logs: need-engine need-compose ## Follow the balancer's log
-	@$(COMPOSE) logs -f --tail 100 lb
+logs: need-engine need-compose ## Follow the logs of balancer and agent
+	@$(COMPOSE) logs -f --tail 100
 
 spread: need-cargo ## Send 10,000 requests to a running balancer, and show who answered them
 	@cargo run --locked -q -p analysis -- spread --url http://127.0.0.1:$(PORT) --admin-url http://127.0.0.1:$(ADMIN_PORT)
@@ -147,3 +165,6 @@ need-engine:
 
 need-compose:
 	@$(COMPOSE) version >/dev/null 2>&1 || { echo 'Compose is missing: install docker-compose 1.27+ or the docker compose plugin'; exit 1; }
+
+need-profile:
+	@case '$(PROFILE)' in production|dev|slim) ;; *) echo "there is no PROFILE '$(PROFILE)': production, dev, slim"; exit 1;; esac

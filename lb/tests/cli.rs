@@ -52,18 +52,6 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     assert_eq!(checked(&output, "slots"), ("1000".into(), path.into()));
 }
 
-#[test]
-fn compose_passes_on_every_setting_that_it_does_not_fix() {
-    let compose = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docker-compose.yml")).unwrap();
-    for setting in lb::config::SETTINGS {
-        let passed = compose.lines().any(|line| line.trim() == format!("- {}", setting.env));
-        let fixed = compose.lines().any(|line| line.trim().starts_with(&format!("- {}=", setting.env)));
-        // What concerns other runtimes, or where things are inside the container, is of no use there.
-        let moot = ["listen", "docker_host", "server_command", "members"].contains(&setting.key);
-        assert!(passed != fixed || moot, "{} is missing or given twice in docker-compose.yml", setting.env);
-    }
-}
-
 /// `lb check` must refuse with exit status 64, and say all of these.
 fn refused(args: &[&str], environment: &[(&str, &str)], says: &[&str]) {
     for command in ["check", "serve"] {

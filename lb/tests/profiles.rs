@@ -209,10 +209,8 @@ fn the_example_in_the_docs_is_good_with_each_profile() {
         let config = read(profile);
         let template = &config.fleet.template;
         assert_eq!((config.fleet.replicas, template.nano_cpus, template.memory), (replicas, nano_cpus, memory));
-        assert_eq!(
-            (template.image.as_str(), &template.command[..]),
-            ("ringkeeper-server", &["/server".to_owned()][..])
-        );
+        assert_eq!(template.image, "ringkeeper-server");
+        assert_eq!(template.command, ["--title", "one, two and three"]);
         assert_eq!(config.fleet.heartbeat.path, "/heartbeat");
         assert!(matches!(&config.runtime, RuntimeConfig::Docker(docker) if docker.port == 5000));
     }

@@ -325,6 +325,10 @@ fn pin_key(config: &Config) -> Option<PinKey> {
     Some(match (&config.sticky_secret, &config.runtime) {
         (Some(secret), _) => PinKey::secret(secret.as_bytes(), fleet),
         (None, RuntimeConfig::Docker(_)) => PinKey::public(fleet),
+        // It is shared with the agent alone, and outlives a restart of either.
+        (None, RuntimeConfig::Agent(follow)) if follow.token.is_some() => {
+            PinKey::secret(follow.token.as_deref().unwrap_or_default().as_bytes(), &config.fleet_name)
+        }
         (None, runtime) => {
             // Child processes end with the balancer, and sessions at them do anyway.
             if matches!(runtime, RuntimeConfig::Static(_) | RuntimeConfig::Agent(_)) {

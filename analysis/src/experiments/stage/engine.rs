@@ -84,7 +84,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Starts the balancer's container, as `make up` does: where it listens.
+    /// Starts the balancer's container, as `make up PROFILE=slim` does: where it listens.
     pub(super) async fn balancer(&self, plan: &Plan) -> Result<IpAddr, String> {
         let image = self.replica_image(&plan.environment()).await?;
         let replicas = plan.replicas.to_string();

@@ -1,7 +1,7 @@
 //! Where the experiments happen: a balancer with a fleet of its own, as containers or as processes.
 //!
-//! With docker it is what `make up` starts: the balancer in a container that has the engine's socket, its replicas as
-//! containers on a network of their own. With processes it is what `make run` starts.
+//! With docker it is what `make up PROFILE=slim` starts: the balancer in a container that has the engine's socket, its
+//! replicas as containers on a network of their own. With processes it is what `make run` starts.
 
 mod balancer;
 pub(crate) mod engine;
