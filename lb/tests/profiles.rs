@@ -179,9 +179,9 @@ fn words_and_pairs_of_a_file_stay_what_they_are() {
 #[test]
 fn words_and_pairs_that_can_not_be_are_refused() {
     for (text, says) in [
-        ("replica_env = { A = [1] }", &["'replica_env' is { A = [1] }", "a table of texts and numbers"][..]),
-        ("replica_env = [\"A\"]", &["'replica_env' is [\"A\"]", "[\"A=1\", \"B=x,y\"]"]),
-        ("replica_env = { PORT = 1 }", &["replica_env is '{ PORT = 1 }'", "names other than PORT"]),
+        ("replica_env = { A = [1] }", &["'replica_env' is (not shown)", "a table of texts and numbers"][..]),
+        ("replica_env = [\"A\"]", &["'replica_env' is (not shown)", "[\"A=1\", \"B=x,y\"]"]),
+        ("replica_env = { PORT = 1 }", &["replica_env is '(not shown)'", "names other than PORT"]),
         ("replica_env = { \"A=B\" = 1 }", &["replica_env is", "NAME=value"]),
         ("replica_env = { A = \"\\u0000\" }", &["replica_env is", "NAME=value"]),
         ("runtime = \"docker\"\nreplica_command = []", &["replica_command is ''", "a program and its arguments"]),

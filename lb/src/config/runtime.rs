@@ -118,7 +118,8 @@ pub(super) fn template(l: &mut Layers, runtime: Option<&RuntimeConfig>) -> Optio
     let nano_cpus = l.parse("replica_cpus", or_off_cpus);
     let memory = l.parse("replica_memory", or_off_memory);
     let is_docker = matches!(runtime, Some(RuntimeConfig::Docker(_)) | None);
-    if !is_docker {
+    // With an agent these are that one's, and may stand in a file for both.
+    if !is_docker && !matches!(runtime, Some(RuntimeConfig::Agent(_))) {
         for key in ["replica_command", "replica_cpus", "replica_memory"] {
             if l.is_given(key) && l.get(key).is_some_and(|(value, _)| value != "off") {
                 l.refuse(key, "it belongs to the runtime docker");

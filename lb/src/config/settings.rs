@@ -85,7 +85,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(PLACEMENT, "ewma_decay", "LB_EWMA_DECAY", "10s", "TIME", "peak-ewma: for a peak of latency to fade to 1/e"),
     setting(PLACEMENT, "hash_key", "LB_HASH_KEY", "random", "LIST", "what places a request, the first of a list that it has: random, client-ip, path, header:NAME, cookie:NAME, query:NAME"),
     setting(PLACEMENT, "sticky", "LB_STICKY", "off", "NAME|off", "keep a client at one replica, by a cookie of this name"),
-    setting(PLACEMENT, "sticky_secret", "LB_STICKY_SECRET", "", "TEXT", "what that cookie is signed with [default: process, static: drawn at the start, docker: not needed]"),
+    setting(PLACEMENT, "sticky_secret", "LB_STICKY_SECRET", "", "TEXT", "what that cookie is signed with [default: process, static: drawn at the start, docker: not needed, agent: its token]"),
     setting(AGENT, "agent", "LB_AGENT", "ws://127.0.0.1:5002", "URL", "runtime agent: where the agent listens, ws:// or wss://"),
     setting(AGENT, "agent_listen", "LB_AGENT_LISTEN", "127.0.0.1:5002", "ADDR:PORT", "lb agent: where it listens for balancers"),
     setting(AGENT, "agent_token", "LB_AGENT_TOKEN", "", "TEXT", "secret that balancers and agent share"),

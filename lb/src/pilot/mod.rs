@@ -53,7 +53,8 @@ fn figure(value: f64) -> String {
 
 /// A share in percent, as reasons name it.
 fn percent(share: f64) -> String {
-    format!("{} %", figure(share * 100.0))
+    let percent = share * 100.0;
+    if percent >= 0.95 { format!("{percent:.0} %") } else { format!("{} %", figure(percent)) }
 }
 
 /// The median: of an even number of values, the mean of the two in the middle. `None` of none.

@@ -170,12 +170,12 @@ fn without_the_agent_its_last_word_holds_and_heartbeats_tell_who_is_ready() {
     world.members(vec![member(1, Standing::Ready), member(2, Standing::Unready), member(3, Standing::Draining)]);
     let actions = world.detach();
     assert!(!actions.contains(&Action::Publish));
-    assert!(
-        actions.iter().any(|action| matches!(action, Action::Probe { generation: Generation(2), .. })),
-        "{actions:?}"
-    );
+    let probe = actions.iter().find_map(|action| match action {
+        Action::Probe { generation: Generation(2), seq, .. } => Some(*seq),
+        _ => None,
+    });
     assert_eq!(world.ready(), [1], "it has to answer first");
-    world.probe(1, true);
+    world.tell(Event::Probed { generation: Generation(2), seq: probe.expect("asked at once"), result: Ok(()) });
     assert_eq!(world.ready(), [1, 2], "whoever answers is ready");
     assert_eq!(world.follower.listing().n, 2);
     for _ in 0..3 {

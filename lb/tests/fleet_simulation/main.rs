@@ -41,7 +41,7 @@ impl Drop for Seed {
 #[test]
 fn whatever_happens_the_fleet_recovers() {
     let replay: Option<u64> = std::env::var("RINGKEEPER_SEED").ok().map(|seed| seed.parse().expect("a whole number"));
-    let seeds = replay.map_or(0..40, |seed| seed..seed + 1);
+    let seeds = replay.map_or(0..24, |seed| seed..seed + 1);
     for seed in seeds {
         let _seed = Seed(seed);
         let mut world = boot_with_spares(seed, (seed % 3) as usize);
@@ -223,7 +223,8 @@ fn adoption_keeps_the_youngest_and_removes_strays() {
     assert_eq!(names[..2], ["S1", "k3x9q"]);
     assert_eq!(names.len(), 3, "topped up to N");
     assert!(!names[2].starts_with('S') || names[2].len() == 5, "a replacement has a random name: {}", names[2]);
-    world.run(Duration::from_secs(5));
+    // What is not wanted may finish its requests.
+    world.run(Duration::from_secs(20));
     world.assert_recovered();
     let (top_up, _) = world.fleet.published().last().unwrap();
     assert_eq!((top_up.spec.id.0, top_up.spec.generation.0), (3, 10), "generations go on where they ended");

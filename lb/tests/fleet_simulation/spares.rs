@@ -135,7 +135,7 @@ fn spares_that_are_not_wanted_any_more_are_removed_and_those_in_use_stay() {
     again.alive = world.alive.clone();
     again.now = world.now;
     again.tell(Event::Listed { asked: again.now, instances: labelled(&world) });
-    again.run(Duration::from_secs(8));
+    again.run(Duration::from_secs(20));
     assert_eq!(numbers(&again), before);
     again.assert_recovered();
 }
