@@ -126,7 +126,7 @@ analysis: build ## Run the experiments A-1 to A-4 and more, with plots (15 minut
 figures: need-cargo ## Run the healing tests, and show what they measured
 	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --workspace
-	@cargo test --locked -q -p lb --test healing --test docker -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^\.*figure: //'
+	@cargo test --locked -q -p lb --test healing --test agent --test autoscale --test docker --test docker_agent -- --nocapture | grep -E 'figure: |NOT RUN|test result' | sed 's/^\.*figure: //'
 
 fuzz: need-cargo ## Send the balancer damaged requests, for FUZZ_SECONDS=600
 	@cargo build --locked -q --workspace

@@ -3,8 +3,9 @@
 //! A container's name, host name and network alias are the replica's host name; its identity lives in labels, so that a
 //! restarted balancer knows its fleet again. Addresses come from the engine, keyed by container, never from DNS.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bollard::Docker as Engine;
@@ -65,6 +66,8 @@ pub struct DockerOptions {
 pub struct Docker {
     engine: Engine,
     options: DockerOptions,
+    /// Containers that did not start, and are removed for that: nobody else's doing, and told by the launch itself.
+    unborn: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Docker {
@@ -78,7 +81,7 @@ impl Docker {
             Ok(engine) => engine.map_err(|error| no_engine(error.to_string()))?,
             Err(_) => return Err(no_engine("no answer".into())),
         };
-        Ok(Self { engine, options })
+        Ok(Self { engine, options, unborn: Arc::default() })
     }
 
     fn body(&self, Launch { spec, template, promoted, instead_of }: &Launch) -> ContainerCreateBody {
@@ -271,6 +274,7 @@ impl Runtime for Docker {
                 instead_of: None,
             }),
             Err(error) => {
+                self.unborn.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
                 if let Err(left) = self.remove(&id).await {
                     tracing::error!(hostname = %spec.hostname, "a container that did not start is left over: {left}");
                 }
@@ -305,13 +309,25 @@ impl Runtime for Docker {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let mut filters = self.filters();
         filters.insert("type".into(), vec!["container".into()]);
-        tokio::spawn(follow(self.engine.clone(), filters, sender));
+        tokio::spawn(follow(self.engine.clone(), filters, Arc::clone(&self.unborn), sender));
         futures_util::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
     }
 }
 
+/// Is this the end of a container that did not start?
+fn was_unborn(unborn: &Mutex<HashSet<String>>, message: &EventMessage) -> bool {
+    let id = message.actor.as_ref().and_then(|actor| actor.id.as_ref());
+    let is_removed = message.action.as_deref() == Some("destroy");
+    is_removed && id.is_some_and(|id| unborn.lock().unwrap_or_else(PoisonError::into_inner).remove(id))
+}
+
 /// Follows the engine's events as long as somebody listens, however often the stream breaks.
-async fn follow(engine: Engine, filters: HashMap<String, Vec<String>>, sender: mpsc::Sender<RuntimeEvent>) {
+async fn follow(
+    engine: Engine,
+    filters: HashMap<String, Vec<String>>,
+    unborn: Arc<Mutex<HashSet<String>>>,
+    sender: mpsc::Sender<RuntimeEvent>,
+) {
     let mut pause = RECONNECT.0;
     loop {
         // What happens from here on is told, however long it takes to be heard; what happened before was missed.
@@ -326,6 +342,9 @@ async fn follow(engine: Engine, filters: HashMap<String, Vec<String>>, sender: m
             match events.next().await {
                 Some(Ok(message)) => {
                     pause = RECONNECT.0;
+                    if was_unborn(&unborn, &message) {
+                        continue;
+                    }
                     if let Some(event) = meaning(message)
                         && sender.send(event).await.is_err()
                     {
