@@ -18,7 +18,7 @@ COMPOSE = LB_AGENT_TOKEN="$${LB_AGENT_TOKEN:-$$(cat $(TOKEN_FILE) 2>/dev/null ||
 FLEET ?= ringkeeper
 PORT := $(or $(RINGKEEPER_PORT),5000)
 FUZZ_SECONDS ?= 600
-# One of a1, a2, a3, a4, moves, peers, functions, relays, or all of them.
+# One of a1, a2, a3, a4, moves, peers, autoscale, functions, relays, or all of them.
 EXPERIMENT ?= all
 ADMIN_PORT := $(or $(RINGKEEPER_ADMIN_PORT),5001)
 # "host": images hold what cargo builds here; "full": everything is built in Docker.
@@ -118,8 +118,8 @@ soak: build ## Five million requests: none may fail, memory must stay flat (ARGS
 slow: build ## Slow one of four replicas down, and compare the policies' latencies (3 minutes)
 	@cargo run --locked -q --release -p analysis -- slow --lb $(RELEASE)/lb $(ARGS)
 
-analysis: build ## Run the experiments A-1 to A-4 and more, with plots (15 minutes, or EXPERIMENT=a3 for one)
-	@if [ -z '$(filter functions relays,$(EXPERIMENT))' ] && docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
+analysis: build ## Run the experiments A-1 to A-4 and more, with plots (17 minutes, or EXPERIMENT=a3 for one)
+	@if [ -z '$(filter functions relays autoscale,$(EXPERIMENT))' ] && docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory images; fi
 	@cargo build --locked -q --release -p analysis
 	@target/release/analysis $(EXPERIMENT) $(if $(filter functions,$(EXPERIMENT)),,--lb $(RELEASE)/lb) $(ARGS)
 

@@ -97,6 +97,8 @@ enum Cmd {
     Moves(experiments::Args),
     /// The same before HAProxy and nginx: spread, and what a failure costs
     Peers(experiments::Args),
+    /// A square wave of load: N follows it, and nothing is slow for long
+    Autoscale(experiments::Args),
     /// All experiments
     All(experiments::Args),
     /// Be the replicas of a benchmark
@@ -131,6 +133,7 @@ async fn run(command: Cmd) -> Result<bool, String> {
         Cmd::A4(args) => experiments::one(Which::A4, &args).await,
         Cmd::Moves(args) => experiments::one(Which::Moves, &args).await,
         Cmd::Peers(args) => experiments::one(Which::Peers, &args).await,
+        Cmd::Autoscale(args) => experiments::one(Which::Autoscale, &args).await,
         Cmd::All(args) => experiments::all(&args).await,
         Cmd::Replica(args) => replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),
         Cmd::UdpReplica(args) => udp_replica::run(&args).await.map(|()| true).map_err(|error| error.to_string()),

@@ -129,6 +129,18 @@ impl Connections {
         more: impl Fn(u32) -> bool,
         note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
     ) -> Result<(), String> {
+        let interval = Duration::from_secs_f64(1.0 / rate);
+        self.run_by(interval, |sent| more(sent).then(|| interval * sent), note).await
+    }
+
+    /// The same at times of any pattern: `due` says how long after the first the request with a number is due, `None` behind
+    /// the last. It is looked at every `tick`.
+    pub(crate) async fn run_by(
+        self,
+        tick: Duration,
+        due: impl Fn(u32) -> Option<Duration>,
+        note: impl Fn(Done<'_>) -> io::Result<()> + 'static,
+    ) -> Result<(), String> {
         let requests = match self.paths {
             Paths::One(path) => Requests::One(request(path)),
             Paths::Each(path) => Requests::Each(path),
@@ -148,7 +160,7 @@ impl Connections {
                 let schedule = Rc::clone(&schedule);
                 under_way.push(tokio::task::spawn_local(async move { serve(stream, &schedule).await }));
             }
-            dispatch(&schedule, rate, more).await?;
+            dispatch(&schedule, tick, due).await?;
             let rest = async {
                 for connection in under_way {
                     connection.await.map_err(io::Error::other)??;
@@ -172,18 +184,17 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Makes requests due, on time: a timer of the kernel's, as the runtime's own has a grain of a millisecond.
-async fn dispatch(schedule: &Schedule, rate: f64, more: impl Fn(u32) -> bool) -> io::Result<()> {
-    let interval = Duration::from_secs_f64(1.0 / rate);
+async fn dispatch(schedule: &Schedule, tick: Duration, due: impl Fn(u32) -> Option<Duration>) -> io::Result<()> {
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-    timer.set(Expiration::Interval(TimeSpec::from_duration(interval)), TimerSetTimeFlags::empty())?;
+    timer.set(Expiration::Interval(TimeSpec::from_duration(tick)), TimerSetTimeFlags::empty())?;
     let fd: OwnedFd = timer.as_fd().try_clone_to_owned()?;
     let ticks = watched(fd)?;
     let begin = Instant::now();
     let mut sent = 0;
-    while more(sent) {
-        let now = Instant::now();
-        while more(sent) && begin + interval * sent <= now {
-            schedule.due.borrow_mut().push_back((sent, begin + interval * sent));
+    while due(sent).is_some() {
+        let now = begin.elapsed();
+        while let Some(at) = due(sent).filter(|at| *at <= now) {
+            schedule.due.borrow_mut().push_back((sent, begin + at));
             schedule.some.notify_one();
             sent += 1;
         }

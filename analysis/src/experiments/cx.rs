@@ -32,9 +32,9 @@ impl Cx {
     }
 
     /// With the balancer that is measured: with docker that is an image.
-    pub(super) async fn machine(&self) -> Result<Machine, String> {
+    pub(super) async fn machine(&self, runtime: Runtime) -> Result<Machine, String> {
         let machine = Machine::look(&self.lb);
-        match self.stage.runtime {
+        match runtime {
             Runtime::Docker => Ok(Machine { lb: engine::image().await?, ..machine }),
             Runtime::Process => Ok(machine),
         }

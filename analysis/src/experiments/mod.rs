@@ -1,4 +1,4 @@
-//! `analysis a1` to `a4`, `moves`, `peers` and `all`: the assignment's experiments, on a real balancer with real replicas.
+//! `analysis a1` to `a4`, `moves`, `peers`, `autoscale` and `all`: the assignment's experiments, on a real balancer with real replicas.
 //!
 //! Each measures, compares with what is predicted, and writes `NAME.json`, `NAME.md` and plots to a folder of its own.
 //! `docs/experiments.md` says how, and what came of it.
@@ -8,6 +8,7 @@ mod a2;
 mod a3;
 mod a4;
 mod all;
+mod autoscale;
 mod cx;
 mod moves;
 mod peers;
@@ -21,13 +22,13 @@ use std::path::PathBuf;
 
 pub(crate) use all::run as all;
 use cx::{Cx, Settings};
-use record::Summary;
+use record::{Experiment, Summary};
 use stage::{Runtime, Stage};
 
 /// What every experiment is told.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// What replicas are [default: docker if an engine answers]
+    /// What replicas are [default: docker if an engine answers; `autoscale` always has processes]
     #[arg(long, value_enum)]
     runtime: Option<Runtime>,
     /// The balancer's program, with the program 'server' beside it
@@ -65,11 +66,20 @@ pub(crate) enum Which {
     A4,
     Moves,
     Peers,
+    Autoscale,
 }
 
 impl Which {
     /// In the order in which they are run.
-    const ALL: [Self; 6] = [Self::A1, Self::A2, Self::A3, Self::A4, Self::Moves, Self::Peers];
+    const ALL: [Self; 7] = [Self::A1, Self::A2, Self::A3, Self::A4, Self::Moves, Self::Peers, Self::Autoscale];
+
+    /// What its replicas are, if it does not matter what others' are.
+    fn runtime(self) -> Option<Runtime> {
+        match self {
+            Self::Autoscale => autoscale::Autoscale::RUNTIME,
+            _ => None,
+        }
+    }
 
     async fn run(self, cx: Option<&Cx>, args: &Args) -> Result<Summary, String> {
         match self {
@@ -79,6 +89,7 @@ impl Which {
             Self::A4 => record::run::<a4::A4>(cx, &args.out).await,
             Self::Moves => record::run::<moves::Moves>(cx, &args.out).await,
             Self::Peers => record::run::<peers::Peers>(cx, &args.out).await,
+            Self::Autoscale => record::run::<autoscale::Autoscale>(cx, &args.out).await,
         }
     }
 }
@@ -87,7 +98,10 @@ impl Which {
 pub(crate) async fn one(which: Which, args: &Args) -> Result<bool, String> {
     let cx = match args.redraw {
         true => None,
-        false => Some(Cx::new(Stage::open(args.runtime, &args.lb).await?, args.settings(), &args.lb)),
+        false => {
+            let runtime = which.runtime().or(args.runtime);
+            Some(Cx::new(Stage::open(runtime, &args.lb).await?, args.settings(), &args.lb))
+        }
     };
     Ok(which.run(cx.as_ref(), args).await?.holds)
 }

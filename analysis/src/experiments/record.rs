@@ -19,6 +19,8 @@ pub(super) trait Experiment: Serialize + DeserializeOwned {
     /// Of its command, folder and files.
     const NAME: &'static str;
     const TITLE: &'static str;
+    /// What replicas are, whatever those of other experiments are.
+    const RUNTIME: Option<Runtime> = None;
 
     /// Makes all of its runs.
     async fn measure(cx: &Cx) -> Result<Self, String>;
@@ -34,6 +36,11 @@ pub(super) trait Experiment: Serialize + DeserializeOwned {
 
     /// Draws them into this folder.
     fn draw(&self, out: &Path) -> Drawn;
+
+    /// In short, how much was asked for.
+    fn load(&self, settings: Settings) -> String {
+        format!("{} requests a load, seed {}", settings.requests, settings.seed)
+    }
 }
 
 /// One thing that must hold.
@@ -101,7 +108,8 @@ pub(super) async fn run<E: Experiment>(cx: Option<&Cx>, out: &Path) -> Result<Su
 /// Makes all of its runs.
 async fn measure<E: Experiment>(cx: &Cx) -> Result<Record<E>, String> {
     let began = Instant::now();
-    let (machine, runtime, settings) = (cx.machine().await?, cx.stage.runtime, cx.settings);
+    let runtime = E::RUNTIME.unwrap_or(cx.stage.runtime);
+    let (machine, settings) = (cx.machine(runtime).await?, cx.settings);
     let found = E::measure(cx).await.map_err(|error| format!("{}: {error}", E::NAME))?;
     Ok(Record { machine, runtime, settings, took: began.elapsed().as_secs_f64(), checks: Vec::new(), found })
 }
@@ -120,15 +128,14 @@ impl<E: Experiment> Record<E> {
         let machine = &self.machine;
         let peers: Vec<&str> = [&machine.nginx, &machine.haproxy].into_iter().flatten().map(String::as_str).collect();
         let mut page = format!(
-            "# {}\n\n{machine}, {:.0} s.\n{}; {}.\nReplicas: {}. {} requests a load, seed {}. \
+            "# {}\n\n{machine}, {:.0} s.\n{}; {}.\nReplicas: {}. {}. \
              How and why: docs/experiments.md.\n",
             E::TITLE,
             self.took,
             machine.lb,
             peers.join("; "),
             self.runtime.name(),
-            self.settings.requests,
-            self.settings.seed,
+            self.found.load(self.settings),
         );
         let row = |check: &Check| {
             let holds = if check.holds { "yes" } else { "NO" };

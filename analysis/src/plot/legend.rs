@@ -24,6 +24,9 @@ pub(super) enum Sign {
     /// An upright stroke.
     Stroke(RGBColor),
     Line,
+    /// A level stroke with a colour.
+    Stripe(RGBColor),
+    Dashes(RGBColor),
 }
 
 /// Draws the title and the entries, in as many lines as they take, and returns the room below them.
@@ -53,6 +56,12 @@ pub(super) fn head<'a>(area: &Area<'a>, title: &str, entries: &[(&str, Sign)]) -
             Sign::Dot(colour) => above.draw(&Circle::new((x + 6, y), 5, colour.filled()))?,
             Sign::Stroke(colour) => {
                 above.draw(&PathElement::new([(x + 6, y - 7), (x + 6, y + 7)], colour.stroke_width(3)))?;
+            }
+            Sign::Stripe(colour) => above.draw(&PathElement::new([(x - 2, y), (x + 14, y)], colour.stroke_width(3)))?,
+            Sign::Dashes(colour) => {
+                for from in [x - 2, x + 8] {
+                    above.draw(&PathElement::new([(from, y), (from + 6, y)], colour.stroke_width(2)))?;
+                }
             }
             Sign::Line => above.draw(&PathElement::new([(x - 2, y), (x + 14, y)], BLACK.stroke_width(2)))?,
         }

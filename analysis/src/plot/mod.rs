@@ -2,6 +2,7 @@
 
 mod axis;
 mod bars;
+mod course;
 mod dots;
 mod grouped;
 mod legend;
@@ -21,6 +22,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 pub(crate) use axis::Scale;
 pub(crate) use axis::steps;
 pub(crate) use bars::{Bar, bars};
+pub(crate) use course::{Course, Layer, Shape, course};
 pub(crate) use dots::{Dots, dots};
 pub(crate) use grouped::{Grouped, Height, grouped};
 pub(crate) use lines::{Axes, Line, lines};

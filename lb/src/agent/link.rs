@@ -34,6 +34,8 @@ const GOOD: Duration = Duration::from_secs(5);
 /// From one report to the next: while nothing leaves, and while something does.
 const REPORT: Duration = Duration::from_millis(100);
 const REPORT_SOON: Duration = Duration::from_millis(10);
+/// The same while the supervisor takes in one thing after the other.
+const REPORT_GAP: Duration = Duration::from_millis(1);
 /// For an order to be carried out. Rolling updates take their time.
 const ORDER: Duration = Duration::from_secs(3600);
 
@@ -255,6 +257,7 @@ impl Link {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard, mut seq, mut commands) = (Instant::now(), 0, 0);
         let mut report_at = Instant::now();
+        let mut reported_at = report_at;
         let mut reported = Report::default();
         let mut supervisor = self.supervisor.clone();
         loop {
@@ -295,11 +298,13 @@ impl Link {
                     asked.insert(commands, answer);
                     send(&mut socket, &Message::Command(Command { id: commands, op })).await?;
                 }
-                // What the supervisor has taken in is told at once: somebody may wait for it to let go of a replica.
-                () = supervisor.changed() => report_at = report_at.min(Instant::now() + REPORT_SOON / 10),
+                // What the supervisor has taken in is told at once, unless another report has just left: somebody may wait for
+                // it to let go of a replica.
+                () = supervisor.changed() => report_at = report_at.min(reported_at + REPORT_GAP),
                 () = tokio::time::sleep_until(report_at) => {
                     let (report, leaving) = self.report();
-                    report_at = Instant::now() + if leaving { REPORT_SOON } else { REPORT };
+                    reported_at = Instant::now();
+                    report_at = reported_at + if leaving { REPORT_SOON } else { REPORT };
                     if report != reported {
                         send(&mut socket, &Message::Report(report.clone())).await?;
                         reported = report;

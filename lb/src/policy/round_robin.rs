@@ -33,6 +33,17 @@ impl Kind for RoundRobin {
 
 /// Who has which turn: members and their weights, laid out smoothly.
 fn round(weights: &[(u32, u64)]) -> Box<[u32]> {
+    // Equals have a turn each, as they stand; what smoothes takes a step for every member and turn.
+    match weights.first() {
+        Some((_, first)) if *first > 0 && weights.iter().all(|(_, weight)| weight == first) => {
+            weights.iter().map(|(at, _)| *at).collect()
+        }
+        _ => smooth(weights),
+    }
+}
+
+/// The same whatever the weights are.
+fn smooth(weights: &[(u32, u64)]) -> Box<[u32]> {
     let divisor = weights.iter().fold(0, |divisor, (_, weight)| gcd(divisor, *weight)).max(1);
     let total: u64 = weights.iter().map(|(_, weight)| weight / divisor).sum();
     let scaled = |weight: u64| {
@@ -134,6 +145,19 @@ mod tests {
     fn everybody_has_a_turn_in_order() {
         let picker = config().policy().build(members(3));
         assert_eq!(picks(&picker, 7), [1, 2, 3, 1, 2, 3, 1]);
+    }
+
+    #[test]
+    fn the_short_way_for_equals_leads_to_the_same_turns() {
+        for count in [1, 2, 3, 7, 50] {
+            for weight in [1, 10, 60_000] {
+                let weights: Vec<_> = (0..count).map(|at| (at, weight)).collect();
+                assert_eq!(super::round(&weights), super::smooth(&weights), "{count} x {weight}");
+            }
+        }
+        for weights in [&[][..], &[(0, 0)], &[(0, 0), (1, 0)], &[(0, 2), (1, 1)]] {
+            assert_eq!(super::round(weights), super::smooth(weights), "{weights:?}");
+        }
     }
 
     #[test]

@@ -204,7 +204,9 @@ impl Follower {
         for remote in members.iter() {
             let known = self.members.entry(remote.generation).or_insert_with(|| Followed::new(remote.clone()));
             let was_ready = known.remote.state == Standing::Ready;
-            known.remote = remote.clone();
+            if known.remote != *remote {
+                known.remote = remote.clone();
+            }
             let answers = matches!(remote.state, Standing::Ready | Standing::Unready);
             if !remote.desired {
                 // It leaves, or waits to be one of N.
@@ -225,7 +227,10 @@ impl Follower {
                 self.probe_now(remote.generation, now);
             }
         }
-        if self.layout() != layout {
+        let (published, places) = &layout;
+        let stays = self.published().eq(published.iter().map(|(instance, share)| (instance, *share)))
+            && self.places().eq(places.iter().copied());
+        if !stays {
             self.actions.push(Action::Publish);
         }
         self.settle(now);

@@ -48,7 +48,7 @@ impl Experiment for Peers {
     const TITLE: &'static str = "Beside HAProxy and nginx";
 
     async fn measure(cx: &Cx) -> Result<Self, String> {
-        let (others, skipped) = Program::installed(&cx.machine().await?);
+        let (others, skipped) = Program::installed(&cx.machine(cx.stage.runtime).await?);
         let programs = Program::all(&others);
         // The balancer as one of them, too: it stands before given replicas, learns nothing from the engine, and respawns none.
         let harmed: Vec<Program> =
