@@ -201,6 +201,76 @@ async fn a_replica_that_leaves_is_stopped_when_no_balancer_holds_it_any_more() {
     eventually("it is gone", async || (!support::lives(pid)).then_some(())).await;
 }
 
+#[tokio::test]
+async fn one_balancers_trouble_with_a_replica_is_its_own() {
+    let agent = Agent::start(&[]);
+    let (mut a, _) = Peer::greet(agent.addr, "a", "", 0).await;
+    let (epoch, members) = whole(&mut a).await;
+    let (mut b, _) = Peer::greet(agent.addr, "b", "", 0).await;
+    assert_eq!(b.next_of("snapshot").await["epoch"], epoch);
+    let generation = members[0]["generation"].as_u64().unwrap();
+    let report = |epoch: u64, in_flight: u32, good: bool| {
+        json!({"type":"report","epoch":epoch,"latencies":[],"replicas":[{"generation":generation,
+            "in_flight":in_flight,"served":0,"failed":0,"waited_us":0,"good":good}]})
+    };
+    b.send(&report(epoch, 0, true)).await;
+    b.send(&json!({"type":"command","id":1,"op":"decisions"})).await;
+    b.next_of("result").await;
+    a.send(&report(epoch, 2, false)).await;
+    let set = |weight: u16| json!({"type":"command","id":2,"op":"set","hostname":"S3","weight":weight,"priority":null});
+    a.send(&set(5)).await;
+    let delta = a.next_of("delta").await;
+    assert_eq!((&delta["epoch"], &delta["changed"][0]["hostname"]), (&json!(epoch + 1), &json!("S3")), "{delta}");
+
+    // Nobody reaches it: it is taken out, asked, and back when it has answered.
+    b.send(&report(epoch + 1, 0, false)).await;
+    let delta = b.next_of("delta").await;
+    let delta = if delta["epoch"] == epoch + 1 { b.next_of("delta").await } else { delta };
+    assert_eq!((&delta["changed"][0]["hostname"], &delta["changed"][0]["state"]), (&json!("S1"), &json!("unready")));
+    let delta = b.next_of("delta").await;
+    assert_eq!((&delta["changed"][0]["hostname"], &delta["changed"][0]["state"]), (&json!("S1"), &json!("ready")));
+
+    // What a balancer held counts until it is gone.
+    let held = async || agent.ask("/api/v1/replicas").await[0]["in_flight"].as_u64();
+    eventually("the agent shows what is held", async || (held().await == Some(2)).then_some(())).await;
+    drop(a);
+    eventually("and no more, once that balancer is gone", async || (held().await == Some(0)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn browsers_are_refused() {
+    let agent = Agent::start(&["--replicas", "1"]);
+    let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+    let upgrade = |origin: Option<&str>| {
+        let request = client.get(format!("http://{}/", agent.addr)).header("connection", "upgrade");
+        let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
+        let request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        origin.iter().fold(request, |request, origin| request.header("origin", *origin)).send()
+    };
+    assert_eq!(upgrade(None).await.unwrap().status(), 101);
+    assert_eq!(upgrade(Some("http://evil.example")).await.unwrap().status(), 403);
+    let deploy = client.post(format!("http://{}/api/v1/deploy", agent.admin)).header("origin", "null");
+    let answer = deploy.body(r#"{"command":["sh"]}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("web pages are not welcome"));
+    assert_eq!(agent.ask("/api/v1/deploy").await, Value::Null, "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_stranger_may_not_say_much() {
+    let agent = Agent::start(&["--replicas", "1"]);
+    let mut peer = Peer::connect(agent.addr).await;
+    peer.text(&format!(r#"{{"type":"hello","version":1,"fleet":"{}"}}"#, "x".repeat(20_000))).await;
+    peer.ended().await;
+    agent.until_logged("is refused").await;
+    // One who has said who it is may.
+    let (mut peer, _) = Peer::greet(agent.addr, "known", "", 0).await;
+    let latencies: Vec<u64> = vec![0; 40_000];
+    peer.send(&json!({"type":"report","epoch":0,"replicas":[],"latencies":latencies})).await;
+    peer.send(&json!({"type":"ping","seq":7})).await;
+    assert_eq!(peer.next_of("pong").await["seq"], 7);
+}
+
 /// A replica that the agent of a test tells of.
 fn told(generation: u64, addr: SocketAddr, state: &str) -> Value {
     json!({"generation":generation,"id":generation,"hostname":format!("S{generation}"),"addr":addr,
