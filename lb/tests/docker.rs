@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::engine::{Engine, docker, docker_ok};
-use support::harm::{kill, kills_are_healed, nothing_is_lost, same_as_listed};
-use support::load::Load;
+use support::harm::{a_pause_is_noticed, kill, kills_are_healed, nothing_is_lost, same_as_listed};
 use support::{Lb, eventually};
 use tokio::sync::Mutex;
 
@@ -48,21 +47,7 @@ async fn a_paused_container_is_out_of_rotation_at_once() {
     let mut args = engine.args().to_vec();
     args.extend(["--heartbeat-interval", "1h", "--replicas", "2"]);
     let lb = Lb::ready(&args).await;
-    let name = lb.rep().await[0].clone();
-    let load = Load::on(&lb, 16);
-    load.more(100).await;
-    docker_ok(&["pause", &name]);
-    let state = async |wanted: &str| (lb.replicas().await[0]["state"] == wanted).then_some(());
-    let ((), took) = eventually("it is unready", || state("unready")).await;
-    assert!(took < Duration::from_millis(500), "{took:?} after docker pause had returned");
-    load.more(100).await;
-    let outcome = load.stop().await;
-    outcome.assert_nothing_lost();
-    // Nobody ends the frozen one, so its requests have gone elsewhere before their time was up.
-    assert!(outcome.slowest < Duration::from_secs(5), "{:?}", outcome.slowest);
-    assert_eq!(lb.rep().await[0], name, "one failed heartbeat replaces nobody");
-    docker_ok(&["unpause", &name]);
-    eventually("it is ready again", || state("ready")).await;
+    a_pause_is_noticed(&lb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,3 +79,23 @@ pub async fn nothing_is_lost(lb: &Lb) {
     );
     outcome.assert_nothing_lost();
 }
+
+/// A container that is paused is out of rotation at once, and back when it goes on. Heartbeats must be rare, so that only the
+/// engine's event can tell.
+pub async fn a_pause_is_noticed(lb: &Lb) {
+    let name = lb.rep().await[0].clone();
+    let load = Load::on(lb, 16);
+    load.more(100).await;
+    docker_ok(&["pause", &name]);
+    let state = async |wanted: &str| (lb.replicas().await[0]["state"] == wanted).then_some(());
+    let ((), took) = eventually("it is unready", || state("unready")).await;
+    assert!(took < Duration::from_millis(500), "{took:?} after docker pause had returned");
+    load.more(100).await;
+    let outcome = load.stop().await;
+    outcome.assert_nothing_lost();
+    // Nobody ends the frozen one, so its requests have gone elsewhere before their time was up.
+    assert!(outcome.slowest < Duration::from_secs(5), "{:?}", outcome.slowest);
+    assert_eq!(lb.rep().await[0], name, "one failed heartbeat replaces nobody");
+    docker_ok(&["unpause", &name]);
+    eventually("it is ready again", || state("ready")).await;
+}
