@@ -342,3 +342,36 @@ async fn a_rolling_update_loses_nothing_and_a_broken_one_is_rolled_back() {
     }
     load.stop().await.assert_nothing_lost();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_shows_an_update_step_by_step_and_says_how_it_ended() {
+    let _turn = TURN.lock().await;
+    let agent = Agent::start(&["--settle", "100ms", "--spares", "1"]);
+    let lb = agent.ready_balancer(&[]).await;
+    let admin = lb.admin.to_string();
+    let run = async |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lb"));
+        command.args(args).args(["--admin-listen", &admin]).env_clear();
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, _) = run(&["decisions"]).await;
+    assert!(code == Some(0) && out.contains("Nothing was decided yet"), "{out}");
+    let (code, out, err) = run(&["deploy", "--new-env", "SERVICE_TIME=1ms"]).await;
+    let last = out.lines().last().unwrap_or_default();
+    assert!(code == Some(0) && last.ends_with("done: 3 of 3 replicas run the sample server"), "{out}{err}");
+    // The one before is over; this one's own end is waited for.
+    let (code, out, err) = run(&["deploy", "--new-command", "sh -c 'sleep 0.3; exit 3'"]).await;
+    assert!(code == Some(1) && err.contains("rolled back") && err.contains("status 3"), "{out}{err}");
+    for (args, why) in [
+        (&["deploy"][..], "nothing is to be changed"),
+        (&["deploy", "--image", "my-server:2"], "replicas are processes, which have no image"),
+        (&["deploy", "--new-env", "PORT=1"], "PORT"),
+        (&["deploy", "--new-command", "'"], "quoted as in a shell"),
+    ] {
+        let (code, out, err) = run(args).await;
+        assert!(code == Some(1) && err.contains(why), "{args:?}: {out}{err}");
+    }
+    assert_eq!(lb.rep().await.len(), 3);
+}
