@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::agent::Agent;
 use support::load::Load;
-use support::{Lb, eventually, server};
+use support::{Lb, SOON, eventually, server};
 use tokio::sync::Mutex;
 
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -74,8 +74,8 @@ async fn killed_and_hung_replicas_are_replaced_and_no_client_notices() {
     let lb = agent.ready_balancer(&[]).await;
     let load = Load::on(&lb, 32);
     for (signal, limit) in [
-        (Signal::SIGKILL, Duration::from_millis(200)),
-        (Signal::SIGKILL, Duration::from_millis(200)),
+        (Signal::SIGKILL, SOON),
+        (Signal::SIGKILL, SOON),
         // Three heartbeats of half a second each, on a busy machine.
         (Signal::SIGSTOP, Duration::from_secs(5)),
         (Signal::SIGTERM, Duration::from_secs(3)),
