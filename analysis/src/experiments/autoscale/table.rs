@@ -115,7 +115,7 @@ pub(super) fn news(found: &[News]) -> String {
         "This program plays the agent, and this follows it:\n`lb {}`.\nMilliseconds from before the message is put into \
          words until the balancer's report that it serves this state has come.\nSnapshots go each to a balancer that \
          has just been started.\n\n{table}",
-        news::ARGS.join(" "),
+        news::ARGS,
     )
 }
 
