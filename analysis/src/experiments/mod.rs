@@ -120,7 +120,13 @@ mod tests {
     #[test]
     fn the_records_hold_and_the_readme_has_their_tables() {
         let (a3, peers) = (kept::<a3::A3>(), kept::<peers::Peers>());
-        let others = [kept::<a1::A1>(), kept::<a2::A2>(), kept::<a4::A4>(), kept::<moves::Moves>()];
+        let others = [
+            kept::<a1::A1>(),
+            kept::<a2::A2>(),
+            kept::<a4::A4>(),
+            kept::<moves::Moves>(),
+            kept::<autoscale::Autoscale>(),
+        ];
         assert!(others.iter().all(|page| page.contains(" 0 |")));
         let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
         for rows in [rows(&a3, "## Recovery"), rows(&peers, "## Failures")] {

@@ -126,14 +126,14 @@ impl<E: Experiment> Record<E> {
     /// The whole page.
     fn page(&self) -> String {
         let machine = &self.machine;
-        let peers: Vec<&str> = [&machine.nginx, &machine.haproxy].into_iter().flatten().map(String::as_str).collect();
+        let peers = [&machine.nginx, &machine.haproxy].into_iter().flatten();
+        let programs: Vec<&str> = [&machine.lb].into_iter().chain(peers).map(String::as_str).collect();
         let mut page = format!(
-            "# {}\n\n{machine}, {:.0} s.\n{}; {}.\nReplicas: {}. {}. \
+            "# {}\n\n{machine}, {:.0} s.\n{}.\nReplicas: {}. {}. \
              How and why: docs/experiments.md.\n",
             E::TITLE,
             self.took,
-            machine.lb,
-            peers.join("; "),
+            programs.join("; "),
             self.runtime.name(),
             self.found.load(self.settings),
         );

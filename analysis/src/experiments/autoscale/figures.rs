@@ -98,12 +98,13 @@ fn variants(runs: &[Run], file: &Path) -> Drawn {
     let seconds = f64::from(first.case.wave.seconds());
     let lines: Vec<Vec<(f64, f64)>> = runs.iter().map(Run::p99).collect();
     let most = lines.iter().flatten().map(|(_, ms)| *ms).fold(first.limit(), f64::max);
-    let line = |(at, (run, points)): (usize, (&Run, Vec<(f64, f64)>))| Layer {
+    let line = |at: usize, run: &Run, points| Layer {
         name: run.case.name.clone(),
         colour: colour(LINES[at % LINES.len()]),
         shape: Shape::Line(points),
         right: false,
     };
+    let layers = runs.iter().zip(lines).enumerate().map(|(at, (run, points))| line(at, run, points));
     let chart = Course {
         title: "The same wave at the same time: p99 of the last second's requests",
         x: time(seconds),
@@ -111,7 +112,7 @@ fn variants(runs: &[Run], file: &Path) -> Drawn {
         right: None,
         aligned: false,
         bands: bands(first),
-        layers: runs.iter().zip(lines).enumerate().map(line).collect(),
+        layers: layers.collect(),
     };
     let sheet = sheet(file, (1, 1), (WIDTH, VARIANTS));
     for panel in sheet.panels()? {

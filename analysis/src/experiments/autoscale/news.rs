@@ -30,9 +30,10 @@ const PAUSE: Duration = Duration::from_millis(23);
 /// For a balancer to connect, and to take in what it is told.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What every balancer is told. The ring's slots bound the number of replicas, and heartbeats are another matter.
-pub(super) const ARGS: [&str; 9] =
-    ["serve", "--runtime", "agent", "--policy", "round-robin", "--slots", "16384", "--heartbeat-interval", "60s"];
+/// What every balancer is told. The ring's slots bound the number of replicas, and heartbeats are another matter. A line of
+/// log for each new replica is written when all are in the data path, but before the report that tells of it.
+pub(super) const ARGS: &str =
+    "serve --runtime agent --policy round-robin --slots 16384 --heartbeat-interval 60s --log warn";
 
 /// Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,7 +117,7 @@ async fn follower(lb: &Path, dir: &Path) -> Result<(Running, Socket), String> {
     let agent = format!("ws://{}", listener.local_addr().map_err(|error| error.to_string())?);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     let mut command = command(lb);
-    command.args(ARGS).args(["--admin-listen", "off", "--agent", &agent, "--listen", &listen.to_string()]);
+    command.args(ARGS.split(' ')).args(["--admin-listen", "off", "--agent", &agent, "--listen", &listen.to_string()]);
     let mut running = Running::start(command, dir.join("news.log")).map_err(|error| format!("lb serve: {error}"))?;
     let greeted = async {
         let (stream, _) = listener.accept().await.map_err(|error| error.to_string())?;

@@ -49,22 +49,22 @@ pub(super) fn waves(found: &Autoscale) -> String {
 
 /// What every run was told.
 pub(super) fn settings(found: &Autoscale) -> String {
-    let row = |run: &Run| {
+    let item = |run: &Run| {
         let case = &run.case;
         let stretches: Vec<String> =
             case.wave.parts().map(|(_, seconds, rate)| format!("{seconds} s at {rate}/s")).collect();
         let environment: Vec<String> =
             case.told.replicas.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        vec![
-            case.name.clone(),
+        format!(
+            "- **{}**: {}\n  - `lb agent --runtime process {}`\n  - `lb serve --runtime agent {}`\n  - replicas: `{}`",
+            case.name,
             stretches.join(", "),
-            format!("`{}`", case.told.agent.join(" ")),
-            format!("`{}`", case.told.balancer.join(" ")),
-            format!("`{}`", environment.join(" ")),
-        ]
+            case.told.agent.join(" "),
+            case.told.balancer.join(" "),
+            environment.join(" "),
+        )
     };
-    let header = ["run", "load", "lb agent", "lb serve", "replicas"];
-    markdown(&header, header.len(), found.runs().map(row).collect()).unwrap_or_default()
+    found.runs().map(item).collect::<Vec<_>>().join("\n")
 }
 
 /// All decisions.
@@ -115,7 +115,7 @@ pub(super) fn news(found: &[News]) -> String {
         "This program plays the agent, and this follows it:\n`lb {}`.\nMilliseconds from before the message is put into \
          words until the balancer's report that it serves this state has come.\nSnapshots go each to a balancer that \
          has just been started.\n\n{table}",
-        news::ARGS.join(" "),
+        news::ARGS,
     )
 }
 
@@ -140,7 +140,7 @@ pub(super) fn words() -> (String, String) {
              of the\nrequests that were due in a second, looked at ten times a second. A replica is to have {TARGET} in \
              flight."
         ),
-        "Arguments besides where the two listen.".to_owned(),
+        "What each was told, besides where it listens.".to_owned(),
     )
 }
 
