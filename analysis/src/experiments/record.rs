@@ -193,11 +193,18 @@ pub(super) mod tests {
 
     /// The record that is kept: its page, which must be that of the record, and all must hold that must.
     pub(in crate::experiments) fn kept<E: Experiment>() -> String {
+        kept_but::<E>(&[])
+    }
+
+    /// The same, but for goals that are known to be missed: each of these must be, so that nobody forgets to take it out.
+    pub(in crate::experiments) fn kept_but<E: Experiment>(known: &[&str]) -> String {
         let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         let record = read::<E>(&out).unwrap();
         let page = std::fs::read_to_string(out.join(E::NAME).join(format!("{}.md", E::NAME))).unwrap();
         assert!(page == record.page() && record.checks == record.found.checks(), "run analysis {} --redraw", E::NAME);
-        assert!(record.checks.iter().all(|check| check.holds), "{:?}", record.checks);
+        let missed: Vec<_> =
+            record.checks.iter().filter(|check| !check.holds).map(|check| check.what.as_str()).collect();
+        assert_eq!(missed, known, "{:?}", record.checks);
         for (file, _) in record.found.plots() {
             assert!(out.join(E::NAME).join(file).is_file(), "{file}");
         }
